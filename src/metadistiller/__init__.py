@@ -1,0 +1,53 @@
+"""MetaDistiller: more accurate image classifiers at no cost at inference.
+
+    import metadistiller
+    config = metadistiller.recipe("digits")
+    trained = metadistiller.train(config, "runs/a")
+
+Importing the package does not import torch; the first use of a name that needs it does.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .config import Choice, Config, Optim
+from .recipes import recipe, recipes
+
+if TYPE_CHECKING:
+    from .assemble import Trained, evaluate_run, export, resume, train
+    from .inspection import inspect
+
+__all__ = [
+    "Choice",
+    "Config",
+    "Optim",
+    "Trained",
+    "__version__",
+    "evaluate_run",
+    "export",
+    "inspect",
+    "recipe",
+    "recipes",
+    "resume",
+    "train",
+]
+
+_HOME = {
+    "Trained": "assemble",
+    "evaluate_run": "assemble",
+    "export": "assemble",
+    "inspect": "inspection",
+    "resume": "assemble",
+    "train": "assemble",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

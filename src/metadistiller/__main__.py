@@ -1,0 +1,3 @@
+from metadistiller.cli import main
+
+raise SystemExit(main())

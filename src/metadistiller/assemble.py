@@ -1,0 +1,184 @@
+"""From a Config to everything that a run is made of; and the commands as functions."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from . import report
+from .config import Choice, Config
+from .data import Batches, Dataset, TrainingImages, seeded
+from .engine import machine as machines
+from .engine.checkpoint import newest_valid
+from .engine.evaluate import Evaluation, evaluate
+from .engine.export import export_network
+from .engine.train import Job, Watcher
+from .engine.train import train as train_job
+from .engine.watch import Everyone, Lines, LiveDisplay
+from .errors import CheckpointError, ConfigError
+from .lookup import find
+from .methods import Method, Setting
+from .nn import build_network
+from .records import RunFolder
+from .settings import load_config
+
+
+def load_data(data: Choice) -> Dataset:
+    """The data set called `data.name`. Raises: UnknownName, ConfigError, DataError."""
+    member = find("metadistiller.data", "data set", data.name)
+    dataset: Dataset = member.build(member.configure(data.options))
+    return dataset
+
+
+def build_method(config: Config, dataset: Dataset) -> Method:
+    """Network and method, with weights that depend on the seed alone. Raises: UnknownName, ConfigError, ShapeError."""
+    with seeded(config.seed, "backbone"):
+        backbone = build_network(config.model, dataset.num_classes)
+    member = find("metadistiller.methods", "method", config.method.name)
+    setting = Setting(backbone, dataset.size, config.seed, config.label_smoothing)
+    method: Method = member.build(member.configure(config.method.options), setting)
+    return method
+
+
+def assemble(config: Config, dataset: Dataset) -> Job:
+    """A run ready to train; `config` is resolved for this machine first."""
+    config = machines.resolve(config)
+    machine = machines.Machine.of(config)
+    method = build_method(config, dataset)
+    machine.place(method)
+    images = TrainingImages(dataset, seed=config.seed, device=machine.device)
+    return Job(config, dataset, Batches(images, batch_size=config.batch_size), method, machine)
+
+
+def default_folder(config: Config, parent: str | Path = "runs") -> Path:
+    """The first free runs/DATA-NETWORK-METHOD-sSEED[-N]."""
+    name = f"{config.data.name}-{config.model.name}-{config.method.name}-s{config.seed}".replace("/", "_")
+    path, count = Path(parent) / name, 1
+    while path.exists():
+        count += 1
+        path = Path(parent) / f"{name}-{count}"
+    return path
+
+
+@contextlib.contextmanager
+def _watching(folder: RunFolder, *, quiet: bool) -> Iterator[Watcher]:
+    with contextlib.ExitStack() as stack:
+        log = Lines(stack.enter_context(folder.log.open("a", encoding="utf-8")))
+        if quiet:
+            yield log
+        elif sys.stdout.isatty():
+            yield Everyone(log, stack.enter_context(LiveDisplay(Console())))
+        else:
+            yield Everyone(log, Lines(sys.stdout))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        folder: where everything is.
+        result: what result.json holds.
+        evaluation: the counts behind it.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+
+
+def train(
+    config: Config, out: str | Path | None = None, *, quiet: bool = False, command: str = ""
+) -> Trained:
+    """Train from the beginning into a new folder; writes the report. What `metadistiller train` does.
+
+    Args:
+        config: see Config; recipes.recipe("digits") is one.
+        out: the run folder, which must not exist; None takes runs/DATA-NETWORK-METHOD-sSEED.
+        quiet: nothing on standard output; the run's log.txt is written all the same.
+        command: for the record.
+    Raises: UsageError where the Config makes no sense, DataError, TrainingError.
+    """
+    job = assemble(config, load_data(config.data))
+    folder = RunFolder.create(out or default_folder(config), job.config.as_dict())
+    return _run(job, folder, quiet=quiet, command=command)
+
+
+def resume(run: str | Path, *, quiet: bool = False, command: str = "") -> Trained:
+    """Go on from the newest valid checkpoint of a run folder, with the run's own settings.
+
+    Raises: CheckpointError, DataError, TrainingError.
+    """
+    folder = RunFolder.open(run)
+    if folder.finished:
+        raise CheckpointError(
+            f"{run} is finished ({folder.result.name} is there); start a new run for more epochs"
+        )
+    config = load_config(folder)
+    return _run(assemble(config, load_data(config.data)), folder, quiet=quiet, command=command)
+
+
+def _run(job: Job, folder: RunFolder, *, quiet: bool, command: str) -> Trained:
+    with _watching(folder, quiet=quiet) as watcher:
+        result = train_job(job, folder, watcher=watcher, command=command)
+    report.write(folder.path)
+    return Trained(folder.path, result)
+
+
+def _restored(run: str | Path) -> tuple[Config, Dataset, Method]:
+    """A run's method with the weights of its newest valid checkpoint, on the processor."""
+    folder = RunFolder.open(run)
+    config = load_config(folder)
+    dataset = load_data(config.data)
+    method = build_method(config, dataset)
+    identity = {"method": config.method.name, "network": config.model.name, "data": config.data.name}
+    checkpoint, refused = newest_valid(folder.checkpoints, identity)
+    if checkpoint is None:
+        reasons = "; ".join(refused) or "there is none"
+        raise CheckpointError(f"{run} has no usable checkpoint ({reasons}); train it first")
+    try:
+        method.load_state_dict(checkpoint.method)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the checkpoint of {run} does not fit its config.yaml ({str(error).splitlines()[-1].strip()})"
+        ) from None
+    return config, dataset, method
+
+
+def evaluate_run(run: str | Path, *, ensemble: str | None = None) -> tuple[Config, Evaluation]:
+    """Test accuracy of a run's newest checkpoint, finished or not.
+
+    Args:
+        ensemble: logits or probabilities; None takes the run's own.
+    """
+    if ensemble not in (None, "logits", "probabilities"):
+        raise ConfigError(f"ensemble is {ensemble!r}; take logits or probabilities")
+    config, dataset, method = _restored(run)
+    machine = machines.Machine.of(config)
+    machine.place(method)
+    found = evaluate(
+        method,
+        dataset,
+        dataset.test,
+        machine=machine,
+        batch_size=config.eval_batch_size,
+        ensemble=ensemble or config.ensemble,  # type: ignore[arg-type]  # checked above
+    )
+    return config, found
+
+
+def export(run: str | Path, out: str | Path | None = None) -> tuple[Path, int]:
+    """The plain network of a run as one safetensors file, proved on test images.
+
+    Returns: the file, and how many images gave bitwise the same logits.
+    Raises: ExportError where one did not.
+    """
+    config, dataset, method = _restored(run)
+    path = Path(out) if out is not None else Path(run) / "exported.safetensors"
+    if path.is_dir():
+        raise ConfigError(f"--out {path} is a folder; name a file, such as {path / 'network.safetensors'}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path, export_network(method, path, config=config, dataset=dataset)

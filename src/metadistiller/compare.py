@@ -1,0 +1,178 @@
+"""Several methods, several seeds, one table. Every run is a process of its own, so its time and memory are its own."""
+
+import itertools
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .config import Config
+from .engine.machine import resolve
+from .errors import ConfigError, RunError
+from .paired import mean_and_deviation, paired_difference
+from .records import RunFolder, read_json, write_json, write_text
+
+BASELINE = "plain"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One run of a comparison.
+
+    Attributes:
+        label: the row: a method, with its options where it was given any.
+        config: what to train.
+        folder: where.
+    """
+
+    label: str
+    config: Config
+    folder: RunFolder
+
+
+def plan(configs: dict[str, Config], seeds: Sequence[int], out: Path) -> list[Pair]:
+    """Every row with every seed; all rows of a seed before the next seed, so that an early look is a fair one.
+
+    Raises: ConfigError where a folder holds a run of other settings.
+    """
+    pairs = []
+    for seed, (label, config) in itertools.product(seeds, configs.items()):
+        folder = RunFolder(out / label.replace(":", "-").replace("=", "_").replace("/", "_") / f"s{seed}")
+        pair = Pair(label, resolve(replace(config, seed=seed)), folder)
+        _check_same(pair)
+        pairs.append(pair)
+    return pairs
+
+
+def _check_same(pair: Pair) -> None:
+    if not pair.folder.config.exists():
+        return
+    there, wanted = pair.folder.read_config(), pair.config.as_dict()
+    for key in {**there, **wanted}:
+        if there.get(key) != wanted.get(key):
+            raise ConfigError(
+                f"{pair.folder} was begun with {key}={there.get(key)!r}, now {wanted.get(key)!r} is asked for; "
+                "use another --out, or the same settings"
+            )
+
+
+def run(pairs: Sequence[Pair], out: Path, *, tell: Callable[[str], None], command: str) -> dict[str, Any]:
+    """Train what is missing, resume what is unfinished, and write compare.json and compare.md.
+
+    Args:
+        tell: is given one line for each run.
+    Returns: what compare.json holds.
+    Raises: RunError naming the runs that failed, after all others are done and written.
+    """
+    failed = []
+    for number, pair in enumerate(pairs, start=1):
+        if not pair.folder.finished:
+            failure = _train(pair)
+            if failure:
+                failed.append(failure)
+                tell(f"[{number}/{len(pairs)}] {pair.label} seed {pair.config.seed}: failed: {failure}")
+                continue
+        result = read_json(pair.folder.result)
+        tell(
+            f"[{number}/{len(pairs)}] {pair.label} seed {pair.config.seed}: final {result['final']:.2f}, "
+            f"ensemble {result['ensemble']:.2f} in {result['seconds']:.0f} s"
+        )
+        write_summary(pairs, out, command=command)
+    summary = write_summary(pairs, out, command=command)
+    if failed:
+        raise RunError(f"{len(failed)} of {len(pairs)} runs failed: " + "; ".join(failed))
+    return summary
+
+
+def _train(pair: Pair) -> str | None:
+    """Run to the end in a process of its own; returns what went wrong, if anything."""
+    folder = pair.folder
+    words = [sys.executable, "-m", "metadistiller"]
+    if folder.config.exists():
+        words += ["resume", str(folder), "--quiet"]
+    else:
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        settings = folder.path.with_suffix(".yaml")
+        write_text(settings, yaml.safe_dump(pair.config.as_dict(), sort_keys=False))
+        words += ["train", "--config", str(settings), "--out", str(folder), "--quiet"]
+    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.strip().splitlines()
+    return f"{shlex.join(words[2:])} ended with {done.returncode}: {lines[-1] if lines else 'no message'}"
+
+
+def write_summary(pairs: Sequence[Pair], out: Path, *, command: str) -> dict[str, Any]:
+    """The table of what is finished so far."""
+    results: dict[str, dict[int, dict[str, Any]]] = {}
+    for pair in pairs:
+        finished = results.setdefault(pair.label, {})
+        if pair.folder.finished:
+            finished[pair.config.seed] = read_json(pair.folder.result)
+    rows = [_row(label, finished, results.get(BASELINE, {})) for label, finished in results.items()]
+    first = pairs[0].config
+    summary = {
+        "command": command,
+        "data": first.data.as_dict(),
+        "network": first.model.as_dict(),
+        "epochs": first.epochs,
+        "seeds": sorted({pair.config.seed for pair in pairs}),
+        "rows": rows,
+    }
+    write_json(out / "compare.json", summary)
+    write_text(out / "compare.md", markdown(summary))
+    return summary
+
+
+def _row(
+    label: str, finished: dict[int, dict[str, Any]], baseline: dict[int, dict[str, Any]]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": label, "n": len(finished)}
+    for key in ("final", "ensemble", "seconds", "peak_memory_mb"):
+        values = [result[key] for result in finished.values()]
+        mean, deviation = mean_and_deviation(values) if values else (None, None)
+        row |= {f"{key}_mean": mean, f"{key}_std": deviation}
+    row["finals"] = {str(seed): result["final"] for seed, result in finished.items()}
+    both = sorted(finished.keys() & baseline.keys())
+    row |= {"delta_to_plain": None, "ci95": None}
+    if both and label != BASELINE:
+        difference = paired_difference(
+            [finished[seed]["final"] for seed in both], [baseline[seed]["final"] for seed in both]
+        )
+        row |= {
+            "delta_to_plain": difference.mean,
+            "ci95": list(difference.interval) if difference.interval else None,
+        }
+    return row
+
+
+HEADINGS = ("method", "n", "final %", "ensemble %", "delta to plain (95 % CI)", "seconds", "peak MiB")
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row as text, under HEADINGS."""
+
+    def spread(key: str) -> str:
+        if row[f"{key}_mean"] is None:
+            return "–"
+        deviation = row[f"{key}_std"]
+        return f"{row[f'{key}_mean']:.2f}" + (f" ± {deviation:.2f}" if deviation is not None else "")
+
+    delta = "–"
+    if row["delta_to_plain"] is not None:
+        delta = f"{row['delta_to_plain']:+.2f}"
+        delta += " ({:+.2f} to {:+.2f})".format(*row["ci95"]) if row["ci95"] else " (one seed)"
+    whole = [f"{row[key]:.0f}" if row[key] is not None else "–" for key in ("seconds_mean", "peak_memory_mb_mean")]
+    return row["method"], str(row["n"]), spread("final"), spread("ensemble"), delta, *whole
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """The table for a README: test accuracy after the last epoch, mean and standard deviation over seeds."""
+    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *(cells(row) for row in summary["rows"])]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\nCommand: `{summary['command']}`\n"

@@ -1,0 +1,191 @@
+"""What a run is: a frozen Config, checked where it is defined.
+
+Only assemble, settings, the command line, the recipes and the engine see a Config; networks, losses, methods and data
+take plain arguments.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from .errors import ConfigError
+
+
+def require(condition: bool, what: str, value: object, fix: str) -> None:
+    """Raise ConfigError('what is value; fix') unless `condition` holds."""
+    if not condition:
+        raise ConfigError(f"{what} is {value!r}; {fix}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A member of a family by name, with the options that differ from its defaults."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """How the players are updated.
+
+    Args:
+        lr: learning rate of the student before the schedule, and so zeta of eq. 7; > 0. Paper 4.1.
+        momentum: of SGD, 0 to below 1; the paper is silent, 0.9 is common to every public recipe.
+        nesterov: whether SGD looks ahead along its momentum.
+        weight_decay: of SGD, on all parameters; >= 0. The paper is silent, 5e-4 fits its baselines.
+        clip_norm: the largest gradient norm let through, per player; > 0, or null for no clipping.
+        schedule: step (multiply by gamma at each milestone), cosine (to zero at the end) or constant.
+        milestones: of the step schedule: below 1 a fraction of the run, from 1 on an epoch. Paper: 80 and 140 of 200.
+        gamma: factor at each milestone, above 0 and at most 1. Paper 4.1: 0.1.
+        warmup_epochs: epochs of linear warm-up from zero; >= 0.
+        adam_betas: decay rates of Adam's two averages, each 0 to below 1.
+        adam_eps: Adam's term against division by zero; > 0.
+    """
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    clip_norm: float | None = None
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[float, ...] = (0.4, 0.7)
+    gamma: float = 0.1
+    warmup_epochs: float = 0.0
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "optim.lr", self.lr, "take a number above 0, such as 0.1")
+        require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "take 0 to below 1")
+        require(
+            self.momentum > 0 or not self.nesterov,
+            "optim.nesterov",
+            self.nesterov,
+            "it needs a momentum above 0",
+        )
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "take 0 or more")
+        require(
+            self.clip_norm is None or self.clip_norm > 0,
+            "optim.clip_norm",
+            self.clip_norm,
+            "take a number above 0, or null",
+        )
+        require(
+            self.schedule in ("step", "cosine", "constant"),
+            "optim.schedule",
+            self.schedule,
+            "take step, cosine or constant",
+        )
+        require(
+            all(m > 0 for m in self.milestones), "optim.milestones", self.milestones, "take numbers above 0"
+        )
+        require(
+            list(self.milestones) == sorted(self.milestones),
+            "optim.milestones",
+            self.milestones,
+            "sort them upwards",
+        )
+        require(0 < self.gamma <= 1, "optim.gamma", self.gamma, "take a number above 0 and at most 1")
+        require(self.warmup_epochs >= 0, "optim.warmup_epochs", self.warmup_epochs, "take 0 or more")
+        require(
+            all(0 <= b < 1 for b in self.adam_betas),
+            "optim.adam_betas",
+            self.adam_betas,
+            "take two numbers, 0 to below 1",
+        )
+        require(self.adam_eps > 0, "optim.adam_eps", self.adam_eps, "take a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One training run.
+
+    Args:
+        data: the data set and its options.
+        model: the network and its options.
+        method: the training method and its options.
+        optim: learning rates, schedule and the like.
+        epochs: passes over the training set; >= 1. Paper 4.1: 200.
+        batch_size: images a step; >= 2, because batch normalisation needs a batch. The paper is silent; 128.
+        label_smoothing: mass moved from the label to all classes in every hard-label loss of training, 0 to below 1.
+        seed: of everything that is drawn; the same seed on the same machine gives the same bits.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:N.
+        precision: of the student's step: float32, bfloat16 (autocast), or auto: bfloat16 where the processor has it.
+            The meta step and evaluation are float32 always.
+        memory_format: contiguous, channels_last, or auto: channels_last with bfloat16, where it helps.
+        threads: processor threads, >= 1, or null for torch's own choice. The number changes the last bits.
+        evaluate_every: epochs between evaluations on the test set (the last epoch always is evaluated); >= 1.
+        eval_batch_size: images a step in evaluation; >= 1.
+        ensemble: mean of the exits' logits or of their probabilities.
+        checkpoint_every_steps: steps between checkpoints inside an epoch, besides the one after each; >= 1, or null.
+        keep_checkpoints: how many are kept, the newest; >= 1.
+    """
+
+    data: Choice
+    model: Choice
+    method: Choice
+    optim: Optim = field(default_factory=Optim)
+    epochs: int = 200
+    batch_size: int = 128
+    label_smoothing: float = 0.0
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    threads: int | None = None
+    evaluate_every: int = 1
+    eval_batch_size: int = 500
+    ensemble: Literal["logits", "probabilities"] = "logits"
+    checkpoint_every_steps: int | None = None
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "epochs", self.epochs, "take 1 or more")
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "batch normalisation needs 2 or more")
+        require(
+            0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "take 0 to below 1"
+        )
+        require(0 <= self.seed < 2**63, "seed", self.seed, "take a whole number from 0 to 2**63 - 1")
+        require(
+            self.precision in ("auto", "float32", "bfloat16"),
+            "precision",
+            self.precision,
+            "take auto, float32 or bfloat16",
+        )
+        require(
+            self.memory_format in ("auto", "contiguous", "channels_last"),
+            "memory_format",
+            self.memory_format,
+            "take auto, contiguous or channels_last",
+        )
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "take 1 or more, or null")
+        require(self.evaluate_every >= 1, "evaluate_every", self.evaluate_every, "take 1 or more")
+        require(self.eval_batch_size >= 1, "eval_batch_size", self.eval_batch_size, "take 1 or more")
+        require(
+            self.ensemble in ("logits", "probabilities"),
+            "ensemble",
+            self.ensemble,
+            "take logits or probabilities",
+        )
+        require(
+            self.checkpoint_every_steps is None or self.checkpoint_every_steps >= 1,
+            "checkpoint_every_steps",
+            self.checkpoint_every_steps,
+            "take 1 or more, or null",
+        )
+        require(self.keep_checkpoints >= 1, "keep_checkpoints", self.keep_checkpoints, "take 1 or more")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values in the order of the fields, as config.yaml holds them."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for family in ("data", "model", "method"):
+            values[family] = getattr(self, family).as_dict()
+        values["optim"] = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self.optim).items()
+        }
+        return values

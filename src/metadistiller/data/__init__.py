@@ -1,0 +1,23 @@
+"""Data sets, their order and their augmentation.
+
+A source is one public module (see _base.py for the contract); the private ones hold what all sources share.
+"""
+
+from ._augment import TrainingImages, evaluation_images
+from ._base import Augment, Dataset, ImageSet
+from ._order import seeded
+from ._streams import Batch, Batches, Halves, Stream, Train
+
+__all__ = [
+    "Augment",
+    "Batch",
+    "Batches",
+    "Dataset",
+    "Halves",
+    "ImageSet",
+    "Stream",
+    "Train",
+    "TrainingImages",
+    "evaluation_images",
+    "seeded",
+]

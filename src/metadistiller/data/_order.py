@@ -1,0 +1,80 @@
+"""Every random draw is a pure function of (seed, purpose, epoch, ...): nothing has a state to save or to lose.
+
+A stream answers `batch(epoch, step)` for any epoch and step, in any order, with the same bits. So a resumed run needs two
+integers, and neither workers, ranks, logging nor evaluation can change what is trained on.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+def derived_seed(seed: int, *purpose: int | str) -> int:
+    """A 63-bit seed for one purpose; independent purposes get independent streams."""
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *purpose: int | str) -> torch.Generator:
+    """A fresh processor-side generator for one purpose."""
+    return torch.Generator().manual_seed(derived_seed(seed, *purpose))
+
+
+@contextmanager
+def seeded(seed: int, *purpose: int | str) -> Iterator[None]:
+    """Within the block, torch's global generator is seeded for one purpose; afterwards it is as before.
+
+    torch.nn initialises layers from the global generator and takes no other.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, *purpose))
+        yield
+
+
+@lru_cache(maxsize=16)
+def permutation(count: int, seed: int, *purpose: int | str) -> Tensor:
+    """A random order of 0..count-1; (count,) int64. Shared between callers: do not write into it."""
+    return torch.randperm(count, generator=generator(seed, *purpose))
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Batches in a pass over `count` images, the short last one included (391 for CIFAR-100 at 128).
+
+    A last batch of a single image is left out: batch normalisation cannot use it, and the next epoch's order is another.
+    """
+    full, rest = divmod(count, batch_size)
+    return full + (rest > 1)
+
+
+def train_batch(count: int, batch_size: int, *, seed: int, epoch: int, step: int) -> Tensor:
+    """Indices of training batch `step` of `epoch`; (B,) int64."""
+    order = permutation(count, seed, "train", epoch)
+    return order[step * batch_size : (step + 1) * batch_size]
+
+
+def halves_batch(
+    count: int, sizes: tuple[int, int], *, seed: int, epoch: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Indices of one batch from each of two disjoint halves of the data: X_train and X_test of Algorithm 1.
+
+    The halves are drawn once per epoch, so everything that the look-ahead step sees in an epoch is disjoint from everything
+    that it is judged on. A half is passed through in random order, and again in another order when it runs out.
+
+    Args:
+        count: images in all, at least 4.
+        sizes: images of the two batches; each at most its half (the caller sees to it).
+    Returns: indices into the training set, (sizes[0],) and (sizes[1],) int64.
+    Departs: Algorithm 1 splits at every update; one split per epoch has the same statistics (facts G3).
+    """
+    order = permutation(count, seed, "halves", epoch)
+    halves = order[: count // 2], order[count // 2 :]
+    batches = []
+    for name, half, size in zip(("X_train", "X_test"), halves, sizes, strict=True):
+        turn, place = divmod(step, len(half) // size)
+        inner = permutation(len(half), seed, name, epoch, turn)
+        batches.append(half[inner[place * size : (place + 1) * size]])
+    return batches[0], batches[1]

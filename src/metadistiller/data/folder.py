@@ -1,0 +1,282 @@
+"""Your own photographs: one folder for each class, with or without a part that is held out.
+
+    ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg     as they are (val, valid, validation or test)
+    ROOT/CLASS/*.jpg                                    a share of each class is held out, drawn by split_seed
+
+Where several held-out folders stand beside train/, the first of val, valid, validation and test is taken.
+Names that begin with a dot are ignored, and so are files that are not JPEG, PNG, BMP or WebP by their suffix.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..config import require
+from ..errors import ConfigError, DataError
+from ._base import Augment, Dataset, ImageSet, channel_statistics, few_shot
+from ._order import generator
+
+NAMES: dict[str, dict[str, int]] = {"folder": {}}
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # Pillow's names of the decoders that a file may reach
+_TRAIN = "train"
+_HELD_OUT = ("val", "valid", "validation", "test")
+_LAYOUT = (
+    "put the images into ROOT/train/CLASS/ and ROOT/val/CLASS/, or into ROOT/CLASS/ to have a part held out"
+)
+_PILLOW_LIMIT = 89_000_000  # pixels; above, Pillow itself takes a file for an attack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What may be set.
+
+    Args:
+        root: the folder; required.
+        size: pixels of a side of the square that every image is stored and shown at, 8 to 1024.
+        train_per_class: so many training images of each class; null for all.
+        split_seed: of the held-out part where the folder has none, and of train_per_class.
+        val_fraction: share of each class that is held out where the folder has no such part, in (0, 1).
+        min_area: smallest share of the image's area in a random resized crop of training, above 0 to 1; 1 for
+            crops of full size from an image with a black border instead. Inception's 0.08 is for a million
+            images; with few, 0.35 leaves more of the object.
+        max_pixels: the largest image that is decoded; a decompressed image takes 3 bytes a pixel.
+        max_resident_gib: memory that all images together may take, in GiB.
+    """
+
+    root: str | None = None
+    size: int = 64
+    train_per_class: int | None = None
+    split_seed: int = 0
+    val_fraction: float = 0.2
+    min_area: float = 0.35
+    max_pixels: int = 25_000_000
+    max_resident_gib: float = 4.0
+
+    def __post_init__(self) -> None:
+        require(8 <= self.size <= 1024, "data.size", self.size, "take 8 to 1024 pixels")
+        require(
+            self.train_per_class is None or self.train_per_class >= 1,
+            "data.train_per_class",
+            self.train_per_class,
+            "take 1 or more, or null",
+        )
+        require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "take above 0 and below 1")
+        require(0 < self.min_area <= 1, "data.min_area", self.min_area, "take above 0 and at most 1")
+        require(
+            1 <= self.max_pixels <= _PILLOW_LIMIT,
+            "data.max_pixels",
+            self.max_pixels,
+            f"take 1 to {_PILLOW_LIMIT}; larger images are better scaled down on disk",
+        )
+        require(
+            self.max_resident_gib > 0, "data.max_resident_gib", self.max_resident_gib, "take a number above 0"
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Files of one part and their labels, class by class in the order of the class names."""
+
+    paths: Sequence[Path]
+    labels: Sequence[int]
+
+    def take(self, index: Sequence[int]) -> "_Part":
+        return _Part([self.paths[i] for i in index], [self.labels[i] for i in index])
+
+
+def recognises(path: Path) -> str | None:
+    """'folder' where `path` holds class folders with images, directly or below train/; otherwise None."""
+    place = path / _TRAIN if _has_train(path) else path
+    holds = any(_is_image(file) for folder in _folders(place) for file in _entries(folder))
+    return "folder" if holds else None
+
+
+def build(options: Options) -> Dataset:
+    """All images of the folder, the short side resized to `size` and the middle cut out.
+
+    Raises: ConfigError without a root. DataError where the folder is not laid out as above, a class is empty
+        or unknown to training, an image is damaged or too large, or all images take too much memory.
+    """
+    if options.root is None:
+        raise ConfigError("the data set 'folder' needs to know which folder; give --data.root or --data PATH")
+    root = Path(options.root).expanduser()
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; {_LAYOUT}")
+    if _has_train(root):
+        classes, train, test, held_out = _given_parts(root)
+    else:
+        classes, train, test = _drawn_parts(root, options.val_fraction, options.split_seed)
+        held_out = f"{options.val_fraction:g} of each class held out by seed {options.split_seed}"
+    # Chosen before anything is decoded: a few-shot study reads only the files that it uses.
+    files = ImageSet(torch.arange(len(train.paths)), torch.tensor(train.labels))
+    chosen = few_shot(files, options.train_per_class, seed=options.split_seed, classes=classes)
+    train = train.take(chosen.images.tolist())
+    _check_memory(len(train.paths) + len(test.paths), options)
+    train_images = _decode(train, options)
+    mean, std = channel_statistics(train_images.images)
+    return Dataset(
+        name="folder",
+        train=train_images,
+        test=_decode(test, options),
+        classes=classes,
+        mean=mean,
+        std=std,
+        # A resized crop moves the image by itself; a black border would add edges that no test image has.
+        augment=Augment(
+            pad=options.size // 8 if options.min_area == 1 else 0, flip=True, min_area=options.min_area
+        ),
+        source=f"{root} ({held_out})",
+    )
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _folders(place: Path) -> list[Path]:
+    return [entry for entry in _entries(place) if entry.is_dir()] if place.is_dir() else []
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _has_train(root: Path) -> bool:
+    # Folders inside tell the training part from a class of railway photographs.
+    return bool(_folders(root / _TRAIN))
+
+
+def _images(folder: Path) -> list[Path]:
+    """The image files of one class. Raises: DataError where there is none."""
+    entries = _entries(folder)
+    found = [entry for entry in entries if _is_image(entry)]
+    if found:
+        return found
+    seen = sorted({entry.suffix.lower() or entry.name for entry in entries if entry.is_file()})
+    if seen:
+        raise DataError(
+            f"{folder} has files of {', '.join(seen[:5])} only; images must be {', '.join(SUFFIXES)}: "
+            "convert them"
+        )
+    inside = "only folders; put its images directly into it" if entries else "empty; add images or remove it"
+    raise DataError(f"{folder} is {inside}")
+
+
+def _class_folders(place: Path) -> list[Path]:
+    folders = _folders(place)
+    if len(folders) < 2:
+        loose = sum(map(_is_image, _entries(place)))
+        also = f" and {loose} images that are in none" if loose else ""
+        raise DataError(f"{place} has {len(folders)} class folders{also}, 2 or more are needed; {_LAYOUT}")
+    return folders
+
+
+def _given_parts(root: Path) -> tuple[tuple[str, ...], _Part, _Part, str]:
+    held_out = next((name for name in _HELD_OUT if _folders(root / name)), None)
+    if held_out is None:
+        raise DataError(
+            f"{root} has {_TRAIN}/, but no class folders in {', '.join(f'{name}/' for name in _HELD_OUT)}; "
+            f"add one, or give {root / _TRAIN} to have a part of it held out"
+        )
+    folders = _class_folders(root / _TRAIN)
+    classes = tuple(folder.name for folder in folders)
+    tested = _folders(root / held_out)
+    unknown = [folder.name for folder in tested if folder.name not in classes]
+    if unknown:
+        raise DataError(
+            f"{root / held_out} has class {unknown[0]!r}, but {root / _TRAIN} has not; "
+            "add training images of it, or remove it"
+        )
+    return classes, _part(folders, classes), _part(tested, classes), f"{_TRAIN}/ and {held_out}/"
+
+
+def _part(folders: Sequence[Path], classes: Sequence[str]) -> _Part:
+    pairs = [(path, classes.index(folder.name)) for folder in folders for path in _images(folder)]
+    return _Part([path for path, _ in pairs], [label for _, label in pairs])
+
+
+def _drawn_parts(root: Path, fraction: float, seed: int) -> tuple[tuple[str, ...], _Part, _Part]:
+    folders = _class_folders(root)
+    classes = tuple(folder.name for folder in folders)
+    everything = _part(folders, classes)
+    labels = torch.tensor(everything.labels)
+    training, testing = [], []
+    for label, folder in enumerate(folders):
+        members = torch.nonzero(labels == label).flatten()
+        count = len(members)
+        if count < 2:
+            raise DataError(
+                f"{folder} has 1 image; training and test need one each: add images or remove the class"
+            )
+        held_out = min(max(round(count * fraction), 1), count - 1)
+        members = members[torch.randperm(count, generator=generator(seed, "split", label))]
+        testing += members[:held_out].sort().values.tolist()
+        training += members[held_out:].sort().values.tolist()
+    return classes, everything.take(training), everything.take(testing)
+
+
+def _check_memory(count: int, options: Options) -> None:
+    needed = count * 3 * options.size**2 / 2**30
+    if needed > options.max_resident_gib:
+        raise DataError(
+            f"{count:,} images of {options.size}x{options.size} take {needed:.3g} GiB, but "
+            f"data.max_resident_gib is {options.max_resident_gib:g}; lower data.size or data.train_per_class, "
+            "or raise the limit"
+        )
+
+
+def _decode(part: _Part, options: Options) -> ImageSet:
+    images = torch.empty(len(part.paths), 3, options.size, options.size, dtype=torch.uint8)
+
+    def store(number: int) -> str | None:
+        try:
+            images[number] = _read(part.paths[number], options.size, options.max_pixels)
+        # Damaged bytes make the decoders raise nearly anything, so nothing narrower would do.
+        except Exception as error:
+            return f"{part.paths[number]} ({error})"
+        return None
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        bad = [message for message in pool.map(store, range(len(part.paths))) if message is not None]
+    if bad:
+        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise DataError(
+            f"{len(bad)} of {len(part.paths)} images cannot be read: {'; '.join(bad[:10])}{more}; "
+            "replace or remove them"
+        )
+    return ImageSet(images, torch.tensor(part.labels))
+
+
+def _read(path: Path, size: int, max_pixels: int) -> Tensor:
+    """The middle of one image; (3, size, size) uint8."""
+    with Image.open(path, formats=_FORMATS) as image:
+        width, height = image.size
+        # The header is all that was read: a file of some kilobytes can unfold to gigabytes.
+        if width * height > max_pixels:
+            raise DataError(f"{width}x{height} pixels are more than data.max_pixels={max_pixels}")
+        # A JPEG can decode at a fraction of its size; twice the wanted size leaves the resampling its detail.
+        image.draft(None, (2 * size, 2 * size))
+        upright = ImageOps.exif_transpose(image)
+        square = ImageOps.fit(_rgb(upright), (size, size), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+    if image.mode.startswith("I"):
+        # Pillow would cut 16 bits off at 255 instead of scaling them.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,133 @@
+"""Accuracy as whole numbers: counts of every exit, the final output and the ensemble.
+
+Counts add up over batches, machines and time without rounding. Evaluation is float32 and in evaluation mode, whatever
+training was: it is what a user of the shipped network gets.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data import evaluation_images
+from ..data import Dataset, ImageSet
+from ..methods import Method
+from .machine import Machine
+
+
+def ensemble_scores(exit_logits: list[Tensor], how: Literal["logits", "probabilities"]) -> Tensor:
+    """Equal-weight mean over all K outputs, (N, C): of the logits, or of the softmax (facts G14)."""
+    stacked = torch.stack(exit_logits)
+    return (stacked if how == "logits" else F.softmax(stacked, dim=2)).mean(0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a method answers on a set of images.
+
+    Attributes:
+        count: images.
+        top1, top5: right answers of S_1..S_K and then of the ensemble.
+        confusion: (C, C) counts of the final output; row = true class, column = answer.
+        loss: cross entropy of the final output in nats, mean over the images.
+    """
+
+    count: int
+    top1: tuple[int, ...]
+    top5: tuple[int, ...]
+    confusion: list[list[int]]
+    loss: float
+
+    @property
+    def percent(self) -> list[float]:
+        """Top-1 in percent of S_1..S_K and the ensemble."""
+        return [100 * right / self.count for right in self.top1]
+
+    @property
+    def exits(self) -> list[float]:
+        """Of the early exits, shallow first."""
+        return self.percent[:-2]
+
+    @property
+    def final(self) -> float:
+        return self.percent[-2]
+
+    @property
+    def ensemble(self) -> float:
+        return self.percent[-1]
+
+    @property
+    def names(self) -> list[str]:
+        return [*(f"exit {k}" for k in range(1, len(self.top1) - 1)), "final", "ensemble"]
+
+    def as_dict(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        outputs = [
+            {"name": name, "top1": top1, "top5": top5}
+            for name, top1, top5 in zip(self.names, self.top1, self.top5, strict=True)
+        ]
+        return {
+            "count": self.count,
+            "classes": list(classes),
+            "outputs": outputs,
+            "loss": self.loss,
+            "confusion": self.confusion,
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    method: Method,
+    dataset: Dataset,
+    images: ImageSet,
+    *,
+    machine: Machine,
+    batch_size: int,
+    ensemble: Literal["logits", "probabilities"] = "logits",
+) -> Evaluation:
+    """Counts over `images`. Leaves the method in the mode that it was in."""
+    training = method.training
+    method.eval()
+    try:
+        return _count(method, dataset, images, machine, batch_size, ensemble)
+    finally:
+        method.train(training)
+
+
+def _count(
+    method: Method,
+    dataset: Dataset,
+    images: ImageSet,
+    machine: Machine,
+    batch_size: int,
+    ensemble: Literal["logits", "probabilities"],
+) -> Evaluation:
+    classes = dataset.num_classes
+    confusion = torch.zeros(classes * classes, dtype=torch.int64, device=machine.device)
+    loss = torch.zeros((), dtype=torch.float64, device=machine.device)
+    hits1: Tensor | int = 0
+    hits5: Tensor | int = 0
+    for pixels, targets in zip(
+        images.images.split(batch_size), images.labels.split(batch_size), strict=True
+    ):
+        labels = targets.to(machine.device)
+        exit_logits = method.exits(
+            machine.arrange(evaluation_images(pixels.to(machine.device), dataset))
+        )
+        scores = torch.stack([*exit_logits, ensemble_scores(exit_logits, ensemble)])
+        ranked = scores.topk(min(5, classes), dim=2).indices == labels[:, None]
+        hits1 = hits1 + ranked[:, :, 0].sum(1)
+        hits5 = hits5 + ranked.any(2).sum(1)
+        final = exit_logits[-1]
+        confusion += torch.bincount(labels * classes + final.argmax(1), minlength=classes * classes)
+        loss += F.cross_entropy(final, labels, reduction="sum")
+    assert isinstance(hits1, Tensor)
+    assert isinstance(hits5, Tensor)
+    return Evaluation(
+        count=len(images),
+        top1=tuple(hits1.tolist()),
+        top5=tuple(hits5.tolist()),
+        confusion=confusion.view(classes, classes).tolist(),
+        loss=loss.item() / len(images),
+    )

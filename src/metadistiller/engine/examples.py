@@ -1,0 +1,49 @@
+"""Three test images with their soft targets and the final output: the material of Fig. 3."""
+
+import base64
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torchvision.io import encode_png
+
+from ..data import evaluation_images
+from ..data import Dataset
+from ..methods import Method
+from .machine import Machine
+
+
+@torch.no_grad()
+def soft_target_examples(
+    method: Method, dataset: Dataset, machine: Machine, *, count: int = 3
+) -> dict[str, Any]:
+    """What soft_targets.json holds: the first test image of each of `count` classes spread over the labels.
+
+    The images are chosen by their place, not by how well they look.
+    """
+    labels = dataset.test.labels
+    present = labels.unique()
+    count = min(count, len(present))
+    chosen = present[torch.linspace(0, len(present) - 1, count).round().long()]
+    index = torch.stack([torch.nonzero(labels == label)[0, 0] for label in chosen])
+    pixels = dataset.test.images[index]
+    training = method.training
+    method.eval()
+    try:
+        shown = machine.arrange(evaluation_images(pixels.to(machine.device), dataset))
+        targets = [t.cpu() for t in method.soft_targets(shown)]
+        final = F.softmax(method.exits(shown)[-1], dim=1).cpu()
+    finally:
+        method.train(training)
+    return {
+        "classes": list(dataset.classes),
+        "images": [
+            {
+                "png": base64.b64encode(encode_png(pixels[i]).numpy().tobytes()).decode("ascii"),
+                "label": int(labels[index[i]]),
+                "final": final[i].tolist(),
+                "targets": [t[i].tolist() for t in targets],
+            }
+            for i in range(count)
+        ],
+    }

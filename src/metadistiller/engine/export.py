@@ -1,0 +1,102 @@
+"""The plain network as one safetensors file that needs nothing else: weights, and in its header how to use them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..config import Choice, Config
+from ..data import evaluation_images
+from ..data import Dataset
+from ..errors import CheckpointError, ExportError
+from ..methods import Method
+from ..nn import Backbone
+from ..nn import build_network
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """A network read back from a file.
+
+    Attributes:
+        network: on the processor, in evaluation mode.
+        header: model, classes, size, mean, std, as written by save_network.
+    """
+
+    network: Backbone
+    header: dict[str, Any]
+
+
+def save_network(network: Backbone, path: Path, *, config: Config, dataset: Dataset) -> None:
+    """Write the plain network: no exit and no generator weight is inside."""
+    header = {
+        "model": config.model.as_dict(),
+        "classes": list(dataset.classes),
+        "size": list(dataset.size),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+    }
+    tensors = {
+        name: value.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    data = save(tensors, metadata={"format": "pt", "metadistiller": json.dumps(header)})
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def load_network(path: Path) -> NetworkFile:
+    """Read what save_network wrote. Raises: CheckpointError naming file and reason."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if "metadistiller" not in metadata:
+        raise CheckpointError(f"{path} was not written by this package: its header names no network")
+    header = json.loads(metadata["metadistiller"])
+    model = dict(header["model"])
+    network = build_network(Choice(name=model.pop("name"), options=model), len(header["classes"]))
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not hold the network that it names: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    return NetworkFile(network.eval(), header)
+
+
+@torch.no_grad()
+def export_network(
+    method: Method, path: Path, *, config: Config, dataset: Dataset, count: int = 1000
+) -> int:
+    """Write the plain network, read it back, and ask both the same images.
+
+    Args:
+        method: as trained, on the processor.
+        count: test images that are compared, at most.
+    Returns: how many were compared. Raises: ExportError where one logit differs in one bit; the file is removed then.
+    """
+    save_network(method.deployable(), path, config=config, dataset=dataset)
+    method.eval()
+    network = load_network(path).network
+    images = dataset.test.images[:count]
+    for pixels in images.split(config.eval_batch_size):
+        shown = evaluation_images(pixels, dataset)
+        trained: Tensor = method.exits(shown)[-1]
+        exported: Tensor = network(shown)
+        if not torch.equal(trained, exported):
+            path.unlink()
+            gap = (trained - exported).abs().max().item()
+            raise ExportError(
+                f"{path}: the exported network's logits differ from the trained one's by up to {gap:.3g}; "
+                "nothing was exported. Please report this with the run's config.yaml"
+            )
+    return len(images)

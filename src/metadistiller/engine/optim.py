@@ -1,0 +1,101 @@
+"""Learning rates as a function of the place in training, and one optimizer for each player."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..config import Optim
+from ..methods import Player
+
+
+def rate_factor(optim: Optim, *, epochs: int, epoch: int, progress: float) -> float:
+    """What all learning rates are multiplied by: those of S and of G, and zeta, drop together (sec. 4.1).
+
+    Args:
+        epochs: of the whole run.
+        epoch: from 0.
+        progress: share of the epoch's steps done, 0 to below 1.
+    Returns: the schedule's factor times the warm-up's, 0 to 1.
+    """
+    now = epoch + progress
+    warm = min(1.0, (now + 1e-9) / optim.warmup_epochs) if optim.warmup_epochs else 1.0
+    match optim.schedule:
+        case "constant":
+            return warm
+        case "cosine":
+            return warm * 0.5 * (1 + math.cos(math.pi * now / epochs))
+        case "step":
+            # Drops happen between epochs: after 80 full ones, the next is the first at the lower rate.
+            passed = sum(epoch >= milestone_epoch(m, epochs) for m in optim.milestones)
+            return warm * optim.gamma**passed
+
+
+def milestone_epoch(milestone: float, epochs: int) -> int:
+    """The epoch from which a milestone holds: below 1 a fraction of the run (0.4 of 200 is 80), from 1 on an epoch."""
+    return round(milestone * epochs) if milestone < 1 else round(milestone)
+
+
+class PlayerOptimizer:
+    """The optimizer of one player, with its state by parameter name.
+
+    Args:
+        player: whose parameters move.
+        optim: the run's settings.
+    """
+
+    def __init__(self, player: Player, optim: Optim) -> None:
+        self.lr = optim.lr if player.lr is None else player.lr
+        self._params = dict(player.module.named_parameters())
+        self._clip_norm = optim.clip_norm
+        params = list(self._params.values())
+        self._optimizer: torch.optim.Optimizer
+        match player.optimizer:
+            case "sgd":
+                self._optimizer = torch.optim.SGD(
+                    params,
+                    lr=self.lr,
+                    momentum=optim.momentum,
+                    nesterov=optim.nesterov,
+                    weight_decay=optim.weight_decay,
+                    fused=True,
+                )
+            case "adam":
+                self._optimizer = torch.optim.Adam(
+                    params, lr=self.lr, betas=optim.adam_betas, eps=optim.adam_eps, fused=True
+                )
+
+    def step(self, loss: Tensor, *, factor: float) -> Tensor:
+        """One update along the gradient of `loss`; returns the gradient's norm before clipping, a scalar."""
+        params = list(self._params.values())
+        # Only this player's gradients are made: another's .grad is never written, not even with zeros.
+        loss.backward(inputs=params)  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in params if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self._clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(params, self._clip_norm, norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.lr * factor
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state(self) -> dict[str, Tensor]:
+        """Momenta and averages by "parameter/key"."""
+        return {
+            f"{name}/{key}": torch.as_tensor(value)
+            for name, param in self._params.items()
+            for key, value in self._optimizer.state.get(param, {}).items()
+            if value is not None
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave. The caller has checked that the names are this player's."""
+        for joined, value in state.items():
+            name, key = joined.rsplit("/", 1)
+            param = self._params[name]
+            # Adam counts steps in a scalar; everything else has the parameter's layout.
+            like = param if value.shape == param.shape else value
+            self._optimizer.state[param][key] = torch.empty_like(like, device=param.device).copy_(value)
+

@@ -1,0 +1,252 @@
+"""The loop: for each step of each epoch, every objective of the method gets a batch, a backward pass and an update."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..config import Config
+from ..data import Dataset
+from ..data import Batches, Train
+from ..errors import CheckpointError
+from ..methods import Method, Objective
+from ..records import RunFolder, write_json
+from .checkpoint import Checkpoint, Progress, newest_valid, save_checkpoint
+from .evaluate import Evaluation, evaluate
+from .examples import soft_target_examples
+from .export import save_network
+from .machine import Machine
+from .means import EpochMeans
+from .optim import PlayerOptimizer, rate_factor
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, assembled.
+
+    Attributes:
+        config: resolved: nothing is "auto" any more.
+        dataset, batches, method, machine: on the machine's device.
+    """
+
+    config: Config
+    dataset: Dataset
+    batches: Batches
+    method: Method
+    machine: Machine
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {
+            "method": self.config.method.name,
+            "network": self.config.model.name,
+            "data": self.config.data.name,
+        }
+
+
+class Watcher(Protocol):
+    """Somebody who watches a run; nothing that it does can change a bit of it."""
+
+    def begin(self, job: Job, folder: RunFolder, progress: Progress) -> None: ...
+    def step(self, epoch: int, step: int, means: Mapping[str, float], images_per_second: float) -> None: ...
+    def epoch(self, row: Mapping[str, Any], images_per_second: float) -> None: ...
+    def note(self, text: str) -> None: ...
+    def end(self, result: Mapping[str, Any], evaluation: Evaluation) -> None: ...
+
+
+def train(job: Job, folder: RunFolder, *, watcher: Watcher, command: str) -> dict[str, Any]:
+    """Train from wherever the folder's checkpoints are to the end; returns what result.json holds.
+
+    Raises: TrainingError where a loss is not finite; CheckpointError where the folder belongs to another run.
+    """
+    run = _Run(job, folder, watcher)
+    progress = run.restore()
+    folder.append_event(
+        "resume" if progress.epoch or progress.step else "start",
+        environment=job.machine.describe(),
+        command=command,
+        epoch=progress.epoch,
+        step=progress.step,
+    )
+    watcher.begin(job, folder, progress)
+    evaluation = None
+    for epoch in range(progress.epoch, job.config.epochs):
+        run.train_epoch(epoch, progress if epoch == progress.epoch else Progress(epoch=epoch))
+        evaluation = run.evaluate_epoch(epoch)
+        run.close_epoch(epoch, evaluation)
+    return run.finish(evaluation)
+
+
+class _Run:
+    """One run under way: the players' optimizers, the epoch's means, the clock."""
+
+    def __init__(self, job: Job, folder: RunFolder, watcher: Watcher) -> None:
+        self.job = job
+        self.config = job.config
+        self.folder = folder
+        self.watcher = watcher
+        self.optimizers = {
+            name: PlayerOptimizer(player, job.config.optim) for name, player in job.method.players().items()
+        }
+        self.steps = job.batches.steps_per_epoch
+        self.means = EpochMeans({}, job.machine.device)
+        self.epoch_seconds = 0.0
+        self.images_seen = 0
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this run, over all resumes."""
+        return time.perf_counter() - self._began
+
+    # -- one epoch ---------------------------------------------------------------------------------------------------
+
+    def train_epoch(self, epoch: int, progress: Progress) -> None:
+        """Steps progress.step .. end of `epoch`."""
+        self.means = EpochMeans(progress.means, self.job.machine.device)
+        self.images_seen, began = 0, time.perf_counter()
+        looked = began
+        objectives = self.job.method.objectives(epoch)
+        self.job.method.train()
+        for step in range(progress.step, self.steps):
+            factor = rate_factor(
+                self.config.optim, epochs=self.config.epochs, epoch=epoch, progress=step / self.steps
+            )
+            rates = {name: optimizer.lr * factor for name, optimizer in self.optimizers.items()}
+            for objective in objectives:
+                if step % objective.every_steps == 0:
+                    self._update(objective, epoch, step, rates, factor)
+            now = time.perf_counter()
+            if now - looked >= SECONDS_BETWEEN_LOOKS:
+                looked = now
+                means = self.means.means(self._where(epoch, step))
+                self.watcher.step(epoch, step + 1, means, self.images_seen / (now - began))
+            every = self.config.checkpoint_every_steps
+            if every and (step + 1) % every == 0 and step + 1 < self.steps:
+                self._save(epoch, step + 1, self.means.totals(self._where(epoch, step)))
+        self.means.totals(self._where(epoch, self.steps - 1))
+        self.epoch_seconds = time.perf_counter() - began
+
+    def _update(
+        self, objective: Objective, epoch: int, step: int, rates: Mapping[str, float], factor: float
+    ) -> None:
+        batch = self.job.batches.batch(objective.stream, epoch=epoch, step=step)
+        with self.job.machine.autocast():
+            losses = objective.loss(batch, rates)
+        norm = self.optimizers[objective.of].step(losses.total, factor=factor)
+        self.means.add({**losses.parts, f"{objective.of}_gradient_norm": norm})
+        if isinstance(objective.stream, Train):
+            self.images_seen += len(batch[1])
+
+    def _where(self, epoch: int, step: int) -> str:
+        return f"epoch {epoch}, by step {step + 1} of {self.steps}"
+
+    # -- after an epoch ----------------------------------------------------------------------------------------------
+
+    def evaluate_epoch(self, epoch: int) -> Evaluation | None:
+        last = epoch + 1 == self.config.epochs
+        return self._evaluate() if last or (epoch + 1) % self.config.evaluate_every == 0 else None
+
+    def close_epoch(self, epoch: int, evaluation: Evaluation | None) -> None:
+        """The row, the event, the checkpoint; in this order, so that a checkpoint never knows more than the table."""
+        factor = rate_factor(self.config.optim, epochs=self.config.epochs, epoch=epoch, progress=0.0)
+        row: dict[str, Any] = {"epoch": epoch, "lr": self.optimizers["student"].lr * factor}
+        row |= self.means.means(self._where(epoch, self.steps - 1))
+        if evaluation is not None:
+            scores = zip(evaluation.names, evaluation.percent, strict=True)
+            row |= {name.replace(" ", "_"): percent for name, percent in scores}
+            row["test_loss"] = evaluation.loss
+        self.folder.write_rows([*self.folder.read_rows(), row])
+        rate = self.images_seen / self.epoch_seconds
+        self.folder.append_event(
+            "epoch",
+            epoch=epoch,
+            seconds=self.seconds,
+            epoch_seconds=self.epoch_seconds,
+            images_per_second=rate,
+            objectives=[objective.of for objective in self.job.method.objectives(epoch)],
+        )
+        self._save(epoch + 1, 0, {})
+        self.watcher.epoch(row, rate)
+
+    def finish(self, evaluation: Evaluation | None) -> dict[str, Any]:
+        """The run's products; result.json comes last and says that all of them are there."""
+        evaluation = evaluation or self._evaluate()
+        config, job, folder = self.config, self.job, self.folder
+        write_json(folder.evaluation, evaluation.as_dict(job.dataset.classes))
+        write_json(folder.soft_targets, soft_target_examples(job.method, job.dataset, job.machine))
+        save_network(job.method.deployable(), folder.weights, config=config, dataset=job.dataset)
+        result = {
+            **job.identity,
+            "epochs": config.epochs,
+            "exits": evaluation.exits,
+            "final": evaluation.final,
+            "ensemble": evaluation.ensemble,
+            "seconds": round(self.seconds, 3),
+            "peak_memory_mb": round(job.machine.peak_memory_mb(), 1),
+            "seed": config.seed,
+        }
+        folder.append_event("finish", seconds=self.seconds, peak_memory_mb=result["peak_memory_mb"])
+        write_json(folder.result, result)
+        self.watcher.end(result, evaluation)
+        return result
+
+    def _evaluate(self) -> Evaluation:
+        return evaluate(
+            self.job.method,
+            self.job.dataset,
+            self.job.dataset.test,
+            machine=self.job.machine,
+            batch_size=self.config.eval_batch_size,
+            ensemble=self.config.ensemble,
+        )
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def restore(self) -> Progress:
+        """Put back the newest valid checkpoint, or begin at the beginning; returns the place in training."""
+        checkpoint, refused = newest_valid(self.folder.checkpoints, self.job.identity)
+        for reason in refused:
+            self.watcher.note(f"checkpoint refused: {reason}")
+        if checkpoint is None:
+            self.folder.rewind(0)
+            return Progress()
+        self._load(checkpoint)
+        self.folder.rewind(checkpoint.progress.epoch)
+        self._began -= checkpoint.progress.seconds
+        return checkpoint.progress
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        try:
+            self.job.method.load_state_dict(checkpoint.method)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the checkpoint in {self.folder.checkpoints} does not fit the network of config.yaml "
+                f"({str(error).splitlines()[-1].strip()}); was config.yaml edited?"
+            ) from None
+        for name, optimizer in self.optimizers.items():
+            prefix = f"{name}/"
+            optimizer.load_state(
+                {
+                    key.removeprefix(prefix): value
+                    for key, value in checkpoint.optimizers.items()
+                    if key.startswith(prefix)
+                }
+            )
+
+    def _save(self, epoch: int, step: int, means: Mapping[str, tuple[float, int]]) -> None:
+        progress = Progress(epoch, step, self.seconds, means, self.job.identity)
+        optimizers = {
+            f"{name}/{key}": value
+            for name, optimizer in self.optimizers.items()
+            for key, value in optimizer.state().items()
+        }
+        checkpoint = Checkpoint(progress, dict(self.job.method.state_dict()), optimizers)
+        try:
+            save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.keep_checkpoints)
+        except CheckpointError as error:
+            # Losing a save is better than losing the run: the checkpoint before it is still whole.
+            self.watcher.note(f"checkpoint not saved, training goes on: {error}")
+            self.folder.append_event("save_failed", reason=str(error))

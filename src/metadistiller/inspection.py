@@ -1,0 +1,70 @@
+"""What a network is made of, what training adds to it, and that nothing of that is left in the end."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .config import Choice
+from .errors import ConfigError
+from .nn import LabelGenerator, MultiExit, build_network, stage_shapes
+
+
+def inspect(
+    model: Choice,
+    *,
+    num_classes: int = 100,
+    size: tuple[int, int] = (32, 32),
+    generator_width: int | Literal["mirror"] = "mirror",
+) -> dict[str, Any]:
+    """Counts of a network, its exits and its generator, without computing anything.
+
+    Args:
+        model: which network.
+        num_classes: C >= 2.
+        size: height and width of the images.
+        generator_width: see LabelGenerator.
+    Returns: parameters, macs (multiply-accumulates of convolution and linear layers for one image), stages, exits,
+        generator; as `inspect --json` prints it.
+    Raises: UnknownName, ConfigError, ShapeError.
+    """
+    if num_classes < 2:
+        raise ConfigError(f"--classes is {num_classes}; a classifier has 2 or more")
+    with torch.device("meta"):
+        backbone = build_network(model, num_classes)
+        shapes = stage_shapes(backbone, size)
+        student = MultiExit(backbone, size)
+        generator = LabelGenerator(shapes, num_classes, width=generator_width)
+        features = [torch.empty(1, *shape) for shape in shapes]
+        images = torch.empty(1, 3, *size)
+    return {
+        "network": model.name,
+        "classes": num_classes,
+        "size": list(size),
+        **_counts(backbone, images),
+        "stages": [shape._asdict() for shape in shapes],
+        "exits": _counts(_Exits(student.exits), features[:-1]),
+        "generator": {"width": generator_width, **_counts(generator, features)},
+    }
+
+
+class _Exits(nn.Module):
+    def __init__(self, exits: nn.ModuleList) -> None:
+        super().__init__()
+        self.exits = exits
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        return [exit_(map_) for exit_, map_ in zip(self.exits, features, strict=True)]
+
+
+def _counts(module: nn.Module, example: Tensor | list[Tensor]) -> dict[str, int]:
+    # In evaluation mode batch normalisation takes a single image.
+    module.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(example)
+    return {
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        # The counter counts a multiply-accumulate as two operations.
+        "macs": counter.get_total_flops() // 2,
+    }

@@ -1,0 +1,89 @@
+"""Names are files: the members of a family are the public modules of its package.
+
+A member module holds three things, and nothing is listed anywhere else:
+
+    Options   frozen dataclass of what may be set, with defaults
+    NAMES     name -> the Options fields that the name fixes (an empty dict where it fixes none)
+    build     the function or class that makes the member from its Options
+
+A family with endless names (WRN-d-w) adds PATTERN, a compiled expression whose groups are whole-numbered
+Options fields.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from types import ModuleType
+from typing import Any
+
+from .errors import ConfigError, UnknownName
+
+
+@dataclass(frozen=True)
+class Member:
+    """One named member of a family: `build(options, ...)` makes it.
+
+    Attributes:
+        name: as the user wrote it.
+        options: the dataclass of what may be set.
+        preset: the fields that the name itself fixes.
+        build: takes the Options first; what else it takes is the family's contract.
+        summary: first line of the module's docstring.
+    """
+
+    name: str
+    options: type[Any]
+    preset: Mapping[str, Any]
+    build: Callable[..., Any]
+    summary: str
+
+    def configure(self, given: Mapping[str, Any]) -> Any:
+        """Options from `given` on top of the name's preset. Raises: UnknownName, ConfigError."""
+        known = [field.name for field in fields(self.options)]
+        for key in given:
+            if key not in known:
+                raise UnknownName(f"option of {self.name}", key, known)
+        # A list is how YAML and JSON write a tuple.
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        for key, fixed in self.preset.items():
+            if key in values and values[key] != fixed:
+                raise ConfigError(
+                    f"the name {self.name!r} says {key}={fixed!r}, but {key}={values[key]!r} was given; "
+                    f"leave {key} out or choose another name"
+                )
+        return self.options(**{**values, **self.preset})
+
+
+def modules(package: str) -> list[ModuleType]:
+    """The public modules of a family, sorted by name."""
+    parent = importlib.import_module(package)
+    names = sorted(info.name for info in pkgutil.iter_modules(parent.__path__))
+    return [importlib.import_module(f"{package}.{name}") for name in names if not name.startswith("_")]
+
+
+def _member(module: ModuleType, name: str, preset: Mapping[str, Any]) -> Member:
+    summary = (module.__doc__ or "").strip().splitlines()[0].rstrip(".")
+    return Member(name, module.Options, preset, module.build, summary)
+
+
+def table(package: str) -> dict[str, Member]:
+    """Every named member of a family, in the order of its files and of their NAMES."""
+    return {
+        name: _member(module, name, preset)
+        for module in modules(package)
+        for name, preset in module.NAMES.items()
+    }
+
+
+def find(package: str, kind: str, name: str) -> Member:
+    """The member called `name`. Raises: UnknownName with the near miss."""
+    members = table(package)
+    if name in members:
+        return members[name]
+    for module in modules(package):
+        pattern: re.Pattern[str] | None = vars(module).get("PATTERN")
+        if pattern is not None and (match := pattern.fullmatch(name)):
+            return _member(module, name, {key: int(value) for key, value in match.groupdict().items()})
+    raise UnknownName(kind, name, members)

@@ -1,0 +1,92 @@
+"""Pure functions of tensors. N images, C classes."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import ShapeError
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """At least float32: bfloat16 has 8 bits, too few for the tail of a logarithm."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def soft_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """tau^2 KL(T || S): the second term of eqs. 1 and 4.
+
+    Args:
+        student: logits S_k, (N, C); gradients flow.
+        teacher: logits of T_k, (N, C); the caller detaches.
+        temperature: tau > 0, no unit; the paper uses 1.
+    Returns: scalar in nats, summed over classes, mean over N.
+    Raises: ShapeError if the shapes differ.
+    Source: Liu et al. 2020 sec. 3.1; Hinton et al. 2015 sec. 2.
+    """
+    if student.shape != teacher.shape:
+        raise ShapeError(
+            f"student logits are {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}; "
+            "both must be (N, C) of the same images and classes"
+        )
+    log_s = F.log_softmax(_wide(student) / temperature, dim=1)
+    log_t = F.log_softmax(_wide(teacher) / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+
+
+def hard_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross entropy with the label: the first term of eqs. 1 and 4. Scalar in nats, mean over N."""
+    return F.cross_entropy(_wide(logits), labels, label_smoothing=label_smoothing)
+
+
+def self_boosting_loss(
+    exit_logits: Sequence[Tensor],
+    labels: Tensor,
+    target_logits: Sequence[Tensor] | None,
+    *,
+    alpha: float,
+    temperature: float,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_S of eq. 3 with L_k of eq. 4: one definition for the student's step and for the look-ahead.
+
+    The final output has cross entropy of weight 1 and no soft term; each early exit has alpha and 1 - alpha; exits are
+    summed, not averaged (facts G13).
+
+    Args:
+        exit_logits: S_1..S_K, each (N, C).
+        labels: (N,) int64.
+        target_logits: logits of T_1..T_{K-1}, or None for no soft term.
+        alpha: weight of the hard label, 0 to 1.
+        temperature: tau > 0.
+        label_smoothing: 0 to below 1, in every hard term.
+    Returns: the loss, scalar in nats; and its unweighted parts by name, detached.
+    """
+    final = hard_loss(exit_logits[-1], labels, label_smoothing=label_smoothing)
+    total, parts = final, {"final_hard": final.detach()}
+    for k, logits in enumerate(exit_logits[:-1]):
+        hard = hard_loss(logits, labels, label_smoothing=label_smoothing)
+        total = total + alpha * hard
+        parts[f"exit_{k + 1}_hard"] = hard.detach()
+        # alpha = 1 leaves nothing of the soft term, not a zero that an infinity could turn into NaN.
+        if target_logits is not None and alpha < 1:
+            soft = soft_divergence(logits, target_logits[k], temperature=temperature)
+            total = total + (1 - alpha) * soft
+            parts[f"exit_{k + 1}_soft"] = soft.detach()
+    return total, parts
+
+
+@torch.no_grad()
+def target_statistics(target_logits: Sequence[Tensor], labels: Tensor, *, temperature: float) -> dict[str, Tensor]:
+    """How soft and how right each T_k is, mean over N: entropy in nats, confidence 0..1 (largest probability), accuracy
+    in percent. A generator whose entropy falls to 0 has saturated and teaches nothing that the label does not (facts G10).
+    """
+    parts = {}
+    for k, logits in enumerate(target_logits, start=1):
+        log_p = F.log_softmax(_wide(logits) / temperature, dim=1)
+        p = log_p.exp()
+        parts[f"target_{k}_entropy"] = -(p * log_p).sum(1).mean()
+        parts[f"target_{k}_confidence"] = p.amax(1).mean()
+        parts[f"target_{k}_accuracy"] = 100 * (p.argmax(1) == labels).float().mean()
+    return parts

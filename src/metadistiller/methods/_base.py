@@ -1,0 +1,100 @@
+"""What a method is: it says what to minimise over which parameters, and the engine does it.
+
+A method is one module with Options, NAMES and `build(options, setting) -> Method` (see metadistiller.lookup).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from ..data import Stream, Train
+from ..nn import Backbone
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every method is built from.
+
+    Attributes:
+        backbone: the network that is to become better.
+        size: height and width of the images.
+        seed: for the initial weights of whatever the method adds.
+        label_smoothing: of every hard-label loss of training, 0 to below 1.
+    """
+
+    backbone: Backbone
+    size: tuple[int, int]
+    seed: int
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Player:
+    """Parameters that move together.
+
+    Attributes:
+        module: whose parameters.
+        optimizer: which kind updates them.
+        lr: learning rate before the schedule; None takes the run's.
+    """
+
+    module: nn.Module
+    optimizer: Literal["sgd", "adam"]
+    lr: float | None = None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A loss and what it is made of.
+
+    Attributes:
+        total: scalar to minimise.
+        parts: detached scalars for the record, by name.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """One update.
+
+    Attributes:
+        of: name of the player that moves.
+        loss: from a batch of `stream` and the players' current learning rates by name.
+        stream: where the batch comes from.
+        every_steps: the update happens in each so-manieth step of the epoch, from the first on.
+    """
+
+    of: str
+    loss: Callable[[Any, Mapping[str, float]], Losses]
+    stream: Stream = field(default_factory=Train)
+    every_steps: int = 1
+
+
+class Method(nn.Module, ABC):
+    """A way to train a network. Its state_dict is everything that a checkpoint must hold of it, optimizers apart."""
+
+    @abstractmethod
+    def players(self) -> dict[str, Player]:
+        """Whose parameters move, by name; always a "student" among them."""
+
+    @abstractmethod
+    def objectives(self, epoch: int) -> tuple[Objective, ...]:
+        """What runs in each step of `epoch` (from 0), in order."""
+
+    @abstractmethod
+    def exits(self, images: Tensor) -> list[Tensor]:
+        """Logits S_1..S_K, shallow first, (N, C) each; the last is the final output."""
+
+    @abstractmethod
+    def soft_targets(self, images: Tensor) -> list[Tensor]:
+        """Probabilities T_1..T_{K-1}, (N, C) each, shallow first; empty for a method without soft targets."""
+
+    @abstractmethod
+    def deployable(self) -> Backbone:
+        """The plain network that ships; nothing else is needed to answer."""

@@ -1,0 +1,108 @@
+"""What dsn, self_distillation and metadistiller share: a student with exits and the loss of eq. 3.
+
+They differ in T_k alone: none, the final softmax, generated. Each hands a SelfBoosting the function that makes its
+targets; nothing here is overridden.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import require
+from ..data import seeded
+from ..data import Batch
+from ..losses import self_boosting_loss, target_statistics
+from ..nn import Backbone
+from ..nn import MultiExit
+from ._base import Losses, Method, Objective, Player, Setting
+
+# From features F_1..F_K and logits S_1..S_K to the logits of T_1..T_{K-1}, or to None for no soft term.
+MakeTargets: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor] | None]
+
+
+def check_weights(alpha: float, temperature: float) -> None:
+    """Raises: ConfigError where alpha or tau is out of its range."""
+    require(0 <= alpha <= 1, "method.alpha", alpha, "take 0 to 1; the paper uses 0.5")
+    require(temperature > 0, "method.temperature", temperature, "take a number above 0; the paper uses 1")
+
+
+def check_inner_width(inner_width: int | None) -> None:
+    """Raises: ConfigError where the exits' inner width is not a number of channels."""
+    require(
+        inner_width is None or inner_width >= 1,
+        "method.inner_width",
+        inner_width,
+        "take 1 or more, or null",
+    )
+
+
+def build_student(setting: Setting, inner_width: int | None) -> MultiExit:
+    """The backbone with its exits; their weights depend on the seed alone, so methods can be compared pair by pair."""
+    with seeded(setting.seed, "exits"):
+        return MultiExit(setting.backbone, setting.size, inner_width=inner_width)
+
+
+class SelfBoosting(Method):
+    """A student with exits, the loss of eq. 3, and whatever makes the targets.
+
+    Args:
+        student: theta_s.
+        make_targets: where T_k comes from.
+        alpha, temperature: of eq. 4.
+        label_smoothing: of the hard terms.
+    """
+
+    def __init__(
+        self,
+        student: MultiExit,
+        make_targets: MakeTargets,
+        *,
+        alpha: float,
+        temperature: float,
+        label_smoothing: float,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self._make_targets = make_targets
+        self._alpha = alpha
+        self._temperature = temperature
+        self._label_smoothing = label_smoothing
+
+    def players(self) -> dict[str, Player]:
+        return {"student": Player(self.student, "sgd")}
+
+    def objectives(self, epoch: int) -> tuple[Objective, ...]:
+        return (Objective(of="student", loss=self.loss),)
+
+    def loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
+        """Eq. 3 on one batch. T_k is a constant in it: no gradient to the final output, nor to the generator."""
+        images, labels = batch
+        features, logits = self.student(images)
+        with torch.no_grad():
+            targets = self._make_targets(features, logits)
+        total, parts = self_boosting_loss(
+            logits,
+            labels,
+            targets,
+            alpha=self._alpha,
+            temperature=self._temperature,
+            label_smoothing=self._label_smoothing,
+        )
+        parts = {"loss": total.detach(), **parts}
+        if targets is not None:
+            parts |= target_statistics(targets, labels, temperature=self._temperature)
+        return Losses(total, parts)
+
+    def exits(self, images: Tensor) -> list[Tensor]:
+        logits: list[Tensor] = self.student(images)[1]
+        return logits
+
+    def soft_targets(self, images: Tensor) -> list[Tensor]:
+        targets = self._make_targets(*self.student(images))
+        return [F.softmax(t.float() / self._temperature, dim=1) for t in targets or ()]
+
+    def deployable(self) -> Backbone:
+        return self.student.backbone

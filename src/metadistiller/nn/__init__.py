@@ -1,0 +1,9 @@
+"""Networks that return their stages, the exits on them, and the generator of soft targets."""
+
+from .backbones import Backbone, StageShape, stage_shapes
+from .build import build_network
+from .exits import Exit
+from .generator import LabelGenerator
+from .multi_exit import MultiExit
+
+__all__ = ["Backbone", "Exit", "LabelGenerator", "MultiExit", "StageShape", "build_network", "stage_shapes"]

@@ -1,0 +1,8 @@
+"""Networks by name.
+
+A family is one public module (see _base.py for the contract).
+"""
+
+from ._base import Backbone, StageShape, initialise, stage_shapes
+
+__all__ = ["Backbone", "StageShape", "initialise", "stage_shapes"]

@@ -1,0 +1,100 @@
+"""What a network must give: its stages, and the head that turns the last of them into logits.
+
+A family is one module with Options, NAMES and `build(options, num_classes) -> Backbone` (see metadistiller.lookup).
+"""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ShapeError
+
+
+class StageShape(NamedTuple):
+    """One feature map: D_k channels, H_k rows, W_k columns."""
+
+    channels: int
+    height: int
+    width: int
+
+
+class Backbone(nn.Module, ABC):
+    """An image classifier that returns its stages by name and needs no hook.
+
+    Attributes:
+        num_classes: C.
+        total_stride: how many pixels of the image one pixel of the last stage stands for, along a side.
+    """
+
+    num_classes: int
+    total_stride: int
+
+    @property
+    @abstractmethod
+    def num_stages(self) -> int:
+        """K."""
+
+    @abstractmethod
+    def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
+        """F_1..F_upto, shallow first; each (N, D_k, H_k, W_k). All K where `upto` is None; later stages do not run."""
+
+    @abstractmethod
+    def head(self, features: Tensor) -> Tensor:
+        """Logits (N, C) from F_K."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C); images (N, 3, H, W)."""
+        return self.head(self.stages(images)[-1])
+
+
+def stage_shapes(backbone: Backbone, size: tuple[int, int]) -> list[StageShape]:
+    """Shapes of F_1..F_K for images of `size` = (height, width), without computing anything.
+
+    Raises: ShapeError where the images are smaller than the network's total stride, so that its last stages would have
+        nothing left to see.
+    """
+    height, width = size
+    if min(height, width) < backbone.total_stride:
+        raise ShapeError(
+            f"images of {height}x{width} pixels are too small for this network, whose last stage sees one value for "
+            f"every {backbone.total_stride}x{backbone.total_stride} pixels; take images of at least "
+            f"{backbone.total_stride} pixels a side, or a network with a smaller stem (--model.stem cifar)"
+        )
+    # Values on the meta device have shapes and no storage; batch normalisation in training mode would want N > 1.
+    state = {
+        name: torch.empty_like(value, device="meta")
+        for name, value in (*backbone.named_parameters(), *backbone.named_buffers())
+    }
+    images = torch.empty(2, 3, height, width, device="meta")
+    # functional_call runs `forward`, so the stages are asked for through a module that has them as its forward.
+    maps = torch.func.functional_call(
+        _Stages(backbone), {f"backbone.{k}": v for k, v in state.items()}, (images,)
+    )
+    return [StageShape(*map_.shape[1:]) for map_ in maps]
+
+
+class _Stages(nn.Module):
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.backbone.stages(images)
+
+
+def initialise(module: nn.Module) -> None:
+    """Initial weights of everything in `module`: the one place where they are decided.
+
+    Convolutions: Kaiming normal, fan-out, gain of ReLU, biases 0. Batch normalisation: scale 1, shift 0. Linear layers:
+    torch's default.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,38 @@
+"""The student while it trains: a backbone with an early exit after each stage but the last."""
+
+from torch import Tensor, nn
+
+from .backbones import Backbone, initialise, stage_shapes
+from .exits import Exit
+
+
+class MultiExit(nn.Module):
+    """S of the paper, theta_s: trunk and exits.
+
+    Args:
+        backbone: the network that ships in the end; kept as it is.
+        size: height and width of the images.
+        inner_width: of the exits, see Exit.
+    """
+
+    def __init__(
+        self, backbone: Backbone, size: tuple[int, int], *, inner_width: int | None = None
+    ) -> None:
+        super().__init__()
+        shapes = stage_shapes(backbone, size)
+        self.backbone = backbone
+        self.exits = nn.ModuleList(
+            Exit(shape, shapes[-1], backbone.num_classes, inner_width=inner_width) for shape in shapes[:-1]
+        )
+        initialise(self.exits)
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Features F_1..F_K and logits S_1..S_K, shallow first."""
+        features = self.backbone.stages(images)
+        early = [exit_(map_) for exit_, map_ in zip(self.exits, features[:-1], strict=True)]
+        return features, [*early, self.backbone.head(features[-1])]
+
+    def early_exits(self, images: Tensor) -> list[Tensor]:
+        """Logits S_1..S_{K-1}; the last stage does not run."""
+        features = self.backbone.stages(images, upto=len(self.exits))
+        return [exit_(map_) for exit_, map_ in zip(self.exits, features, strict=True)]

@@ -1,0 +1,189 @@
+"""What a run leaves behind: one folder, plain files, nothing that executes.
+
+    config.yaml          the Config, every default written out
+    events.jsonl         one JSON object a line: what happened, when (seconds since the run began, over all resumes)
+    results.csv          one row an epoch; holds no clock, so a resumed run writes the very same file
+    result.json          written last: the run is finished when it is there
+    evaluation.json      counts behind the result: top-1 and top-5 of every output, confusion matrix of the final one
+    soft_targets.json    three test images with their soft targets T_k and the final output (Fig. 3)
+    checkpoints/         hashed folders, see engine/checkpoint.py
+    model.safetensors    the plain network
+    log.txt              what a person watching without a terminal sees
+    report.html          all of the above to look at
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import CheckpointError, ConfigError
+
+RESULT_KEYS = (
+    "method",
+    "network",
+    "data",
+    "epochs",
+    "exits",
+    "final",
+    "ensemble",
+    "seconds",
+    "peak_memory_mb",
+    "seed",
+)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a reader sees the old text or the new one and never half of either."""
+    partial = path.with_name(path.name + ".tmp")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises: CheckpointError naming the file where it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} is not there; is {path.parent} the folder of a finished run?"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON ({error}); it was damaged or edited") from None
+
+
+class RunFolder:
+    """The files of one run, by name."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.csv"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def soft_targets(self) -> Path:
+        return self.path / "soft_targets.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def finished(self) -> bool:
+        return self.result.exists()
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any]) -> "RunFolder":
+        """A new folder with its config.yaml. Raises: ConfigError where something is there already."""
+        folder = cls(path)
+        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            raise ConfigError(
+                f"{path} exists and is not empty; continue that run with 'metadistiller resume {path}', "
+                "or choose another --out"
+            )
+        folder.checkpoints.mkdir(parents=True)
+        write_text(folder.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """The folder of a run that was begun. Raises: CheckpointError where it is none."""
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise CheckpointError(f"{path} is no run folder (no {folder.config.name} in it); check the path")
+        return folder
+
+    def read_config(self) -> dict[str, Any]:
+        try:
+            values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{self.config} cannot be read: {error}") from None
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{self.config} holds no settings; it was damaged or edited")
+        return values
+
+    def append_event(self, kind: str, **fields: Any) -> None:
+        with self.events.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": kind, **fields}, allow_nan=False) + "\n")
+
+    def read_events(self) -> Iterator[dict[str, Any]]:
+        """The events in order; a last line cut short by a kill is left out."""
+        if not self.events.exists():
+            return
+        with self.events.open(encoding="utf-8") as file:
+            for line in file:
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    if line.endswith("\n"):
+                        raise CheckpointError(
+                            f"{self.events} has a line that is not JSON: {line[:80]!r}"
+                        ) from None
+
+    def read_rows(self) -> list[dict[str, str]]:
+        if not self.results.exists():
+            return []
+        with self.results.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def write_rows(self, rows: list[dict[str, Any]]) -> None:
+        """All rows at once: a method whose later epochs have more parts widens the table."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        partial = self.results.with_name(self.results.name + ".tmp")
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self.results)
+
+    def rewind(self, epochs_done: int) -> None:
+        """Drop the rows of epochs that a resumed run will do again."""
+        rows = [row for row in self.read_rows() if int(row["epoch"]) < epochs_done]
+        if rows:
+            self.write_rows(list(rows))
+        else:
+            self.results.unlink(missing_ok=True)

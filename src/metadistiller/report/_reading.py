@@ -1,0 +1,166 @@
+"""A finished run folder, read and checked once, so that the page need not doubt it.
+
+Class names come from folder names: here they lose what cannot be printed (control characters, lone
+surrogates, marks that turn the direction of text). Escaping for HTML is the template's work.
+"""
+
+import base64
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from metadistiller.errors import CheckpointError
+from metadistiller.records import RunFolder, read_json
+
+from ._run import Epoch, Evaluation, Exhibit, Output, Result, Run, Series
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def printable(text: str) -> str:
+    """The text with every character that cannot be printed shown as U+FFFD."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+@contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not hold what a finished run writes ({type(error).__name__}: {error}); "
+            "it was damaged or edited"
+        ) from None
+
+
+def _check(condition: bool, what: str) -> None:
+    if not condition:
+        raise ValueError(what)
+
+
+def read(folder: RunFolder) -> Run:
+    """The run in a folder.
+
+    Raises: CheckpointError where it is not finished, or a file is missing, damaged or at odds with another.
+    """
+    if not folder.finished:
+        raise CheckpointError(
+            f"{folder} is not finished (no {folder.result.name} in it); "
+            f"finish it with 'metadistiller resume {folder}'"
+        )
+    for path in (folder.results, folder.events):
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path} is not there; a finished run has one, so bring it back or train anew"
+            )
+    with _parsing(folder.config):
+        schedule = str(folder.read_config()["optim"]["schedule"])
+    with _parsing(folder.result):
+        result = _result(read_json(folder.result))
+    with _parsing(folder.evaluation):
+        evaluation = _evaluation(read_json(folder.evaluation))
+    _check_agreement(folder, result, evaluation)
+    with _parsing(folder.soft_targets):
+        exhibits = _exhibits(read_json(folder.soft_targets), num_classes=len(evaluation.classes))
+    with _parsing(folder.results):
+        series = _series(folder.read_rows())
+    with _parsing(folder.events):
+        events = list(folder.read_events())
+        starts = [event for event in events if event["event"] in ("start", "resume")]
+        # A resumed run does its last epochs again; what was timed last is what the results hold.
+        timed = {event["epoch"]: _epoch(event) for event in events if event["event"] == "epoch"}
+        command, environment = str(starts[-1]["command"]), dict(starts[-1]["environment"])
+    return Run(
+        settings=folder.config.read_text(encoding="utf-8"),
+        schedule=schedule,
+        result=result,
+        evaluation=evaluation,
+        exhibits=exhibits,
+        series=series,
+        epochs=tuple(timed[epoch] for epoch in sorted(timed)),
+        command=printable(command),
+        environment=environment,
+        sittings=len(starts),
+    )
+
+
+def _result(values: Any) -> Result:
+    return Result(
+        method=printable(values["method"]),
+        network=printable(values["network"]),
+        data=printable(values["data"]),
+        epochs=int(values["epochs"]),
+        exits=tuple(float(percent) for percent in values["exits"]),
+        final=float(values["final"]),
+        ensemble=float(values["ensemble"]),
+        seconds=float(values["seconds"]),
+        peak_memory_mb=float(values["peak_memory_mb"]),
+    )
+
+
+def _evaluation(values: Any) -> Evaluation:
+    count, classes = int(values["count"]), tuple(printable(name) for name in values["classes"])
+    outputs = tuple(
+        Output(name=printable(output["name"]), top1=int(output["top1"]), top5=int(output["top5"]))
+        for output in values["outputs"]
+    )
+    confusion = tuple(tuple(int(cell) for cell in row) for row in values["confusion"])
+    _check(count >= 1, f"count is {count}")
+    _check(all(0 <= output.top1 <= output.top5 <= count for output in outputs), "counts out of range")
+    _check(len(confusion) == len(classes), f"{len(confusion)} rows for {len(classes)} classes")
+    _check(all(len(row) == len(classes) for row in confusion), "confusion is not square")
+    return Evaluation(
+        count=count, classes=classes, outputs=outputs, loss=float(values["loss"]), confusion=confusion
+    )
+
+
+def _check_agreement(folder: RunFolder, result: Result, evaluation: Evaluation) -> None:
+    counted = {output.name: 100 * output.top1 / evaluation.count for output in evaluation.outputs}
+    told = {f"exit {k}": percent for k, percent in enumerate(result.exits, start=1)}
+    for name, percent in {**told, "final": result.final, "ensemble": result.ensemble}.items():
+        if abs(counted.get(name, math.inf) - percent) > 0.01:
+            raise CheckpointError(
+                f"{folder.result} gives {percent} % for {name!r}, {folder.evaluation.name} has "
+                f"{counted.get(name, 'nothing')}; they are not of the same run"
+            )
+
+
+def _exhibits(values: Any, *, num_classes: int) -> tuple[Exhibit, ...]:
+    exhibits = []
+    for image in values["images"]:
+        png = base64.b64decode(image["png"], validate=True)
+        _check(png.startswith(PNG_SIGNATURE), "an image is not PNG")
+        final = tuple(float(share) for share in image["final"])
+        targets = tuple(tuple(float(share) for share in target) for target in image["targets"])
+        _check(all(len(shares) == num_classes for shares in (final, *targets)), "shares are not C numbers")
+        _check(0 <= int(image["label"]) < num_classes, f"label is {image['label']}")
+        exhibits.append(
+            Exhibit(
+                png=base64.b64encode(png).decode(), label=int(image["label"]), targets=targets, final=final
+            )
+        )
+    return tuple(exhibits)
+
+
+def _series(rows: list[dict[str, str]]) -> dict[str, Series]:
+    columns: dict[str, dict[int, float]] = {}
+    for row in rows:
+        epoch = int(row["epoch"]) + 1
+        for name, cell in row.items():
+            value = float(cell) if cell else math.nan
+            if name != "epoch" and math.isfinite(value):
+                columns.setdefault(printable(name), {})[epoch] = value
+    return {
+        name: Series(epochs=tuple(points), values=tuple(points.values())) for name, points in columns.items()
+    }
+
+
+def _epoch(event: dict[str, Any]) -> Epoch:
+    return Epoch(
+        epoch=int(event["epoch"]) + 1,
+        seconds=float(event["epoch_seconds"]),
+        images_per_second=float(event["images_per_second"]),
+        objectives=tuple(str(name) for name in event["objectives"]),
+    )

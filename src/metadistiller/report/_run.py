@@ -1,0 +1,103 @@
+"""A finished run as plain values: what the page is made of."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A quantity over epochs; epochs without a value are left out.
+
+    Attributes:
+        epochs: epochs done when the value was taken, >= 1, rising.
+        values: finite, as many as epochs.
+    """
+
+    epochs: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """How many test images an output puts right: its first guess, one of its five first."""
+
+    name: str
+    top1: int
+    top5: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was counted on the test set.
+
+    Attributes:
+        count: test images, >= 1.
+        classes: C names.
+        outputs: exits (shallow first), final, ensemble.
+        loss: cross-entropy of the final output, nats.
+        confusion: C rows (true class) of C counts (predicted class), of the final output.
+    """
+
+    count: int
+    classes: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    loss: float
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """A test image with what the soft targets and the final output say about it.
+
+    Attributes:
+        png: base64.
+        label: index of the true class.
+        targets: C probabilities of each T_k, shallow first; empty for a method without soft targets.
+        final: C probabilities.
+    """
+
+    png: str
+    label: int
+    targets: tuple[tuple[float, ...], ...]
+    final: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What an epoch cost; `objectives` names the players that were trained in it."""
+
+    epoch: int
+    seconds: float
+    images_per_second: float
+    objectives: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """result.json; accuracies in percent, `exits` shallow first and without the final one."""
+
+    method: str
+    network: str
+    data: str
+    epochs: int
+    exits: tuple[float, ...]
+    final: float
+    ensemble: float
+    seconds: float
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything the page shows; `settings` is config.yaml word for word, `schedule` the learning rate's."""
+
+    settings: str
+    schedule: str
+    result: Result
+    evaluation: Evaluation
+    exhibits: tuple[Exhibit, ...]
+    series: dict[str, Series]
+    epochs: tuple[Epoch, ...]
+    command: str
+    environment: dict[str, Any]
+    sittings: int

@@ -1,0 +1,134 @@
+"""The numbers of the page, as rows of text."""
+
+import json
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from ._reading import printable
+from ._run import Evaluation, Run
+
+Z_95 = 1.959963984540054  # the standard normal has 95 % of its mass within +- Z_95
+
+
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """The 95 % score interval of a share.
+
+    Unlike the share +- 1.96 deviations it stays inside 0 to 1 and is right near both ends.
+
+    Returns: lower and upper end, 0 to 1.
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    share, spread = successes / count, Z_95**2 / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z_95 * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    # Both ends are exact in theory; rounding must not put the share outside.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of the test set: percent, and the ends of its interval."""
+
+    percent: str
+    low: str
+    high: str
+
+
+def accuracy(successes: int, count: int) -> Accuracy:
+    low, high = wilson(successes, count)
+    return Accuracy(f"{100 * successes / count:.2f}", f"{100 * low:.2f}", f"{100 * high:.2f}")
+
+
+def accuracies(run: Run) -> list[tuple[str, Accuracy, Accuracy]]:
+    """Name, top-1 and top-5 of every output; a network without exits has no ensemble to speak of."""
+    hidden = () if run.result.exits else ("ensemble",)
+    count = run.evaluation.count
+    return [
+        (output.name, accuracy(output.top1, count), accuracy(output.top5, count))
+        for output in run.evaluation.outputs
+        if output.name not in hidden
+    ]
+
+
+def headline(run: Run) -> str:
+    result = run.result
+    outputs = f"Final accuracy {result.final:.2f} %"
+    if result.exits:
+        outputs += f", ensemble of all {len(result.exits) + 1} exits {result.ensemble:.2f} %"
+    epochs = "one epoch" if result.epochs == 1 else f"{result.epochs} epochs"
+    return f"{outputs}, on {run.evaluation.count:,} test images after {epochs}."
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Test images of one class that the final output takes for another."""
+
+    true: str
+    predicted: str
+    images: int
+    percent: str
+
+
+def most_confused(evaluation: Evaluation, *, limit: int = 10) -> list[Confusion]:
+    """The ordered pairs with most images, most first; ties in the order of the classes."""
+    pairs = [
+        (-images, true, predicted)
+        for true, row in enumerate(evaluation.confusion)
+        for predicted, images in enumerate(row)
+        if true != predicted and images > 0
+    ]
+    return [
+        Confusion(
+            evaluation.classes[true],
+            evaluation.classes[predicted],
+            -negative,
+            f"{-100 * negative / sum(evaluation.confusion[true]):.1f}",
+        )
+        for negative, true, predicted in sorted(pairs)[:limit]
+    ]
+
+
+def cost(run: Run) -> list[tuple[str, str]]:
+    rows = [("Training time", duration(run.result.seconds))]
+    kinds = dict.fromkeys(epoch.objectives for epoch in run.epochs)
+    for kind in kinds:
+        same = [epoch for epoch in run.epochs if epoch.objectives == kind]
+        seconds = median(epoch.seconds for epoch in same)
+        rate = median(epoch.images_per_second for epoch in same)
+        rows.append(
+            (
+                f"Epochs that train {printable(' and '.join(kind))}",
+                f"{len(same)}, each {duration(seconds)} at {rate:,.0f} images/s (medians)",
+            )
+        )
+    if run.result.peak_memory_mb is not None:
+        rows.append(("Peak memory", f"{run.result.peak_memory_mb:,.0f} MB"))
+    if run.sittings > 1:
+        rows.append(("Sittings", f"{run.sittings} (the run was resumed)"))
+    return rows
+
+
+def environment(run: Run) -> list[tuple[str, str]]:
+    return [("command", run.command), *((str(key), _plain(value)) for key, value in run.environment.items())]
+
+
+def _plain(value: Any) -> str:
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: '1.5 s', '3 min 20 s', '5 h 7 min'."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def entropy(shares: tuple[float, ...]) -> float:
+    """Of a distribution, in nats: 0 where one class has everything, ln C where all have the same."""
+    return -math.fsum(share * math.log(share) for share in shares if share > 0) + 0.0
