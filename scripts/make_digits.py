@@ -2,7 +2,8 @@
 
 Kept for provenance; it needs scikit-learn, which the package itself does not.
 
-Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998, CC BY 4.0.
+Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998, CC
+BY 4.0.
 """
 
 from pathlib import Path

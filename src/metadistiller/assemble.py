@@ -90,9 +90,7 @@ class Trained:
     result: dict[str, Any]
 
 
-def train(
-    config: Config, out: str | Path | None = None, *, quiet: bool = False, command: str = ""
-) -> Trained:
+def train(config: Config, out: str | Path | None = None, *, quiet: bool = False, command: str = "") -> Trained:
     """Train from the beginning into a new folder; writes the report. What `metadistiller train` does.
 
     Args:
@@ -114,9 +112,7 @@ def resume(run: str | Path, *, quiet: bool = False, command: str = "") -> Traine
     """
     folder = RunFolder.open(run)
     if folder.finished:
-        raise CheckpointError(
-            f"{run} is finished ({folder.result.name} is there); start a new run for more epochs"
-        )
+        raise CheckpointError(f"{run} is finished ({folder.result.name} is there); start a new run for more epochs")
     config = load_config(folder)
     return _run(assemble(config, load_data(config.data)), folder, quiet=quiet, command=command)
 

@@ -36,9 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(
-            "interrupted; 'metadistiller resume RUN' goes on from the run's last checkpoint", file=sys.stderr
-        )
+        print("interrupted; 'metadistiller resume RUN' goes on from the run's last checkpoint", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -143,10 +141,7 @@ def _compare(words: list[str]) -> None:
         raise ConfigError(f"--seeds is {settings.extras['seeds']}; take 1 or more")
     from . import compare
 
-    rows = {
-        label: _with_method(words, label, add)
-        for label in filter(None, settings.extras["methods"].split(","))
-    }
+    rows = {label: _with_method(words, label, add) for label in filter(None, settings.extras["methods"].split(","))}
     if not rows:
         raise ConfigError("--methods names none; 'metadistiller list methods' shows them")
     first = settings.config
@@ -163,9 +158,7 @@ def _compare(words: list[str]) -> None:
     print(out)
 
 
-def _with_method(
-    words: Sequence[str], label: str, add: "Callable[[ArgumentParser], None]"
-) -> "Config":
+def _with_method(words: Sequence[str], label: str, add: "Callable[[ArgumentParser], None]") -> "Config":
     """The words' Config with the row's method in place of theirs."""
     from .settings import parse
 

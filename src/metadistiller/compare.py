@@ -129,9 +129,7 @@ def write_summary(pairs: Sequence[Pair], out: Path, *, command: str) -> dict[str
     return summary
 
 
-def _row(
-    label: str, finished: dict[int, dict[str, Any]], baseline: dict[int, dict[str, Any]]
-) -> dict[str, Any]:
+def _row(label: str, finished: dict[int, dict[str, Any]], baseline: dict[int, dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {"method": label, "n": len(finished)}
     for key in ("final", "ensemble", "seconds", "peak_memory_mb"):
         values = [result[key] for result in finished.values()]

@@ -80,9 +80,7 @@ class Optim:
             self.schedule,
             "take step, cosine or constant",
         )
-        require(
-            all(m > 0 for m in self.milestones), "optim.milestones", self.milestones, "take numbers above 0"
-        )
+        require(all(m > 0 for m in self.milestones), "optim.milestones", self.milestones, "take numbers above 0")
         require(
             list(self.milestones) == sorted(self.milestones),
             "optim.milestones",
@@ -146,9 +144,7 @@ class Config:
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "take 1 or more")
         require(self.batch_size >= 2, "batch_size", self.batch_size, "batch normalisation needs 2 or more")
-        require(
-            0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "take 0 to below 1"
-        )
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "take 0 to below 1")
         require(0 <= self.seed < 2**63, "seed", self.seed, "take a whole number from 0 to 2**63 - 1")
         require(
             self.precision in ("auto", "float32", "bfloat16"),
@@ -185,7 +181,6 @@ class Config:
         for family in ("data", "model", "method"):
             values[family] = getattr(self, family).as_dict()
         values["optim"] = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self.optim).items()
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.optim).items()
         }
         return values

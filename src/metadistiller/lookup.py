@@ -70,11 +70,7 @@ def _member(module: ModuleType, name: str, preset: Mapping[str, Any]) -> Member:
 
 def table(package: str) -> dict[str, Member]:
     """Every named member of a family, in the order of its files and of their NAMES."""
-    return {
-        name: _member(module, name, preset)
-        for module in modules(package)
-        for name, preset in module.NAMES.items()
-    }
+    return {name: _member(module, name, preset) for module in modules(package) for name, preset in module.NAMES.items()}
 
 
 def find(package: str, kind: str, name: str) -> Member:

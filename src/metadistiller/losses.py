@@ -52,7 +52,7 @@ def self_boosting_loss(
     """L_S of eq. 3 with L_k of eq. 4: one definition for the student's step and for the look-ahead.
 
     The final output has cross entropy of weight 1 and no soft term; each early exit has alpha and 1 - alpha; exits are
-    summed, not averaged (facts G13).
+    summed, not averaged (reading G13).
 
     Args:
         exit_logits: S_1..S_K, each (N, C).
@@ -80,7 +80,8 @@ def self_boosting_loss(
 @torch.no_grad()
 def target_statistics(target_logits: Sequence[Tensor], labels: Tensor, *, temperature: float) -> dict[str, Tensor]:
     """How soft and how right each T_k is, mean over N: entropy in nats, confidence 0..1 (largest probability), accuracy
-    in percent. A generator whose entropy falls to 0 has saturated and teaches nothing that the label does not (facts G10).
+    in percent. A generator whose entropy falls to 0 has saturated and teaches nothing that the label does not (reading
+    G10).
     """
     parts = {}
     for k, logits in enumerate(target_logits, start=1):

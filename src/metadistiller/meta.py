@@ -1,17 +1,17 @@
 """The look-ahead step (eq. 7) and the meta-gradient of the held-out loss with respect to the generator (eq. 8).
 
-The gradient is exact and needs no second-order graph. In eq. 7 only T_k depends on theta_g, because the generator reads
-detached features, and L_S depends on T_k linearly through -(1 - alpha) tau^2 sum_k <T_k, log softmax(S_k / tau)>; what is
-left of the divergence, <T_k, log T_k>, does not depend on theta_s. So with
+The gradient is exact and needs no second-order graph. In eq. 7 only T_k depends on theta_g, because the generator
+reads detached features, and L_S depends on T_k linearly through -(1 - alpha) tau^2 sum_k <T_k, log softmax(S_k /
+tau)>; what is left of the divergence, <T_k, log T_k>, does not depend on theta_s. So with
 
     v   = gradient of the held-out loss at theta_s^+
     u_k = directional derivative along v of log softmax(S_k / tau) at theta_s, on X_train
 
     d L_test / d theta_g = zeta (1 - alpha) tau^2  d/d theta_g  mean_n sum_{k<K} <u_k[n], T_k(x_n; theta_g)>
 
-Two first-order backward passes, one forward-mode pass through the trunk up to stage K-1 and the exits, one backward pass
-through the generator. Nothing of the student is touched: parameters and buffers go in as arguments, buffers as clones, and
-gradients come out of torch.autograd.grad.
+Two first-order backward passes, one forward-mode pass through the trunk up to stage K-1 and the exits, one backward
+pass through the generator. Nothing of the student is touched: parameters and buffers go in as arguments, buffers as
+clones, and gradients come out of torch.autograd.grad.
 
 The nesting matters. A reverse pass over a forward-mode pass through train-mode batch normalisation is silently wrong in
 PyTorch (pytorch/pytorch issue 196699); here u_k is a constant before the generator's backward pass begins.
@@ -20,7 +20,7 @@ PyTorch (pytorch/pytorch issue 196699); here u_k is a constant before the genera
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ from .losses import hard_loss, self_boosting_loss
 from .nn import LabelGenerator, MultiExit
 
 Heldout = Literal["final", "all"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class MetaLoss:
 class _Bound(nn.Module):
     """A module seen through one of its functions: functional_call only ever calls `forward`."""
 
-    def __init__(self, module: nn.Module, function: Callable[[Tensor], object]) -> None:
+    def __init__(self, module: nn.Module, function: Callable[[Tensor], T]) -> None:
         super().__init__()
         self.module = module
         self.function = function
@@ -61,16 +62,16 @@ class _Bound(nn.Module):
         return self.function(images)
 
 
-def _call(
-    module: nn.Module, function: Callable[[Tensor], object], params: Mapping[str, Tensor], images: Tensor
-) -> object:
+def _call(module: nn.Module, function: Callable[[Tensor], T], params: Mapping[str, Tensor], images: Tensor) -> T:
     """`function(images)` of `module` with other parameters, and with clones of its buffers.
 
-    Batch normalisation in training mode writes running statistics; clones keep these passes out of the network that ships.
+    Batch normalisation in training mode writes running statistics; clones keep these passes out of the network that
+    ships.
     """
     state = {f"module.{name}": value for name, value in params.items()}
     state |= {f"module.{name}": value.clone() for name, value in module.named_buffers()}
-    return functional_call(_Bound(module, function), state, (images,))
+    result: T = functional_call(_Bound(module, function), state, (images,))
+    return result
 
 
 def look_ahead(
@@ -91,11 +92,11 @@ def look_ahead(
         inner_lr: zeta >= 0, the current learning rate of the student.
     Returns: fast parameters by name, detached leaves that require gradients; logits of T_1..T_{K-1}, (N, C) each, whose
         graph leads to theta_g.
-    Departs: no momentum and no weight decay in the step; neither would change the mixed derivative of eq. 8 (facts G8).
+    Departs: no momentum and no weight decay in the step; neither would change the mixed derivative of eq. 8 (reading G8).
     """
     params = dict(student.named_parameters())
-    features, exit_logits = _call(student, student.forward, params, images)  # type: ignore[misc]  # as MultiExit.forward
-    # Features are detached: eq. 7 writes T_k(theta_g), so the step may not move theta_s through the targets (facts G5).
+    features, exit_logits = _call(student, student.forward, params, images)
+    # Features are detached: eq. 7 writes T_k(theta_g), so the step may not move theta_s through the targets (reading G5).
     target_logits = generator([feature.detach() for feature in features])
     loss, _ = self_boosting_loss(
         exit_logits,
@@ -125,10 +126,10 @@ def heldout_gradient(
         fast = {name: value for name, value in fast_params.items() if name.startswith("backbone.")}
         bare = {name.removeprefix("backbone."): value for name, value in fast.items()}
         logits = _call(student.backbone, student.backbone.forward, bare, images)
-        loss = hard_loss(logits, labels)  # type: ignore[arg-type]  # Backbone.forward gives a Tensor
+        loss = hard_loss(logits, labels)
     else:
         fast = dict(fast_params)
-        _, exit_logits = _call(student, student.forward, fast, images)  # type: ignore[misc]  # as MultiExit.forward
+        _, exit_logits = _call(student, student.forward, fast, images)
         loss = torch.stack([hard_loss(logits, labels) for logits in exit_logits]).sum()
     gradients = torch.autograd.grad(loss, list(fast.values()))
     return loss.detach(), dict(zip(fast, gradients, strict=True))
@@ -145,14 +146,16 @@ def directional_derivatives(
         # The first dual tensor loads torch's own decompositions, which warn that torch.jit.script is going away.
         warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
         params = {
-            name: forward_ad.make_dual(value.detach(), direction[name]) if name in direction else value
+            name: forward_ad.make_dual(value.detach(), direction[name])  # type: ignore[no-untyped-call]
+            if name in direction
+            else value
             for name, value in student.named_parameters()
         }
         exit_logits = _call(student, student.early_exits, params, images)
         tangents = []
-        for logits in exit_logits:  # type: ignore[attr-defined]  # a list, as early_exits gives it
+        for logits in exit_logits:
             log_p = F.log_softmax(logits / temperature, dim=1)
-            tangents.append(forward_ad.unpack_dual(log_p).tangent)
+            tangents.append(forward_ad.unpack_dual(log_p).tangent)  # type: ignore[no-untyped-call]
     return tangents
 
 
@@ -171,7 +174,7 @@ def meta_loss(
     """A scalar whose gradient with respect to theta_g is the meta-gradient of eq. 8, exactly.
 
     Runs in the parameters' own precision even under autocast: the meta-gradient is a difference of small numbers and
-    amplifies rounding about a thousandfold (performance notes; cosine 0.85 in bfloat16).
+    amplifies rounding about a thousandfold.
 
     Args:
         student: theta_s, in training mode; left bitwise as it was, buffers and .grad included.

@@ -1,15 +1,15 @@
 """What a run leaves behind: one folder, plain files, nothing that executes.
 
-    config.yaml          the Config, every default written out
-    events.jsonl         one JSON object a line: what happened, when (seconds since the run began, over all resumes)
-    results.csv          one row an epoch; holds no clock, so a resumed run writes the very same file
-    result.json          written last: the run is finished when it is there
-    evaluation.json      counts behind the result: top-1 and top-5 of every output, confusion matrix of the final one
-    soft_targets.json    three test images with their soft targets T_k and the final output (Fig. 3)
-    checkpoints/         hashed folders, see engine/checkpoint.py
-    model.safetensors    the plain network
-    log.txt              what a person watching without a terminal sees
-    report.html          all of the above to look at
+config.yaml          the Config, every default written out
+events.jsonl         one JSON object a line: what happened, when (seconds since the run began, over all resumes)
+results.csv          one row an epoch; holds no clock, so a resumed run writes the very same file
+result.json          written last: the run is finished when it is there
+evaluation.json      counts behind the result: top-1 and top-5 of every output, confusion matrix of the final one
+soft_targets.json    three test images with their soft targets T_k and the final output (Fig. 3)
+checkpoints/         hashed folders, see engine/checkpoint.py
+model.safetensors    the plain network
+log.txt              what a person watching without a terminal sees
+report.html          all of the above to look at
 """
 
 import csv
@@ -56,9 +56,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} is not there; is {path.parent} the folder of a finished run?"
-        ) from None
+        raise CheckpointError(f"{path} is not there; is {path.parent} the folder of a finished run?") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}); it was damaged or edited") from None
 
@@ -160,9 +158,7 @@ class RunFolder:
                     yield json.loads(line)
                 except json.JSONDecodeError:
                     if line.endswith("\n"):
-                        raise CheckpointError(
-                            f"{self.events} has a line that is not JSON: {line[:80]!r}"
-                        ) from None
+                        raise CheckpointError(f"{self.events} has a line that is not JSON: {line[:80]!r}") from None
 
     def read_rows(self) -> list[dict[str, str]]:
         if not self.results.exists():

@@ -1,8 +1,8 @@
 """From words on a command line, or a YAML file, to a Config: everything typed, nothing unknown.
 
-jsonargparse reads types, ranges of choices and YAML. What is added here: the options of data, network and method depend on
-which one is named, so the names are found first; short forms (`--data cifar100` for `--data.name cifar100`); and an option
-that does not exist is answered with the one that was probably meant.
+jsonargparse reads types, ranges of choices and YAML. What is added here: the options of data, network and method
+depend on which one is named, so the names are found first; short forms (`--data cifar100` for `--data.name
+cifar100`); and an option that does not exist is answered with the one that was probably meant.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from .config import Choice, Config, Optim
 from .errors import ConfigError, UnknownName
@@ -59,10 +59,7 @@ def parse(
     words, from_files = _read_files(words)
     names = _names(words, from_files)
     config = recipe(base or _recipe_for(names.get("data")))
-    members = {
-        family: find(*FAMILIES[family], names.get(family, getattr(config, family).name))
-        for family in FAMILIES
-    }
+    members = {family: find(*FAMILIES[family], names.get(family, getattr(config, family).name)) for family in FAMILIES}
     parser = _parser(command, config, members, add_extras)
     _refuse_unknown(parser, words)
     try:
@@ -204,7 +201,7 @@ def _parser(
         allow_abbrev=False,
         default_env=False,
     )
-    parser.add_argument("--config", action=ActionConfigFile, help="settings from a YAML file")
+    parser.add_argument("--config", action="config", help="settings from a YAML file")
     add_extras(parser)
     for family, member in members.items():
         kind = FAMILIES[family][1]
@@ -250,7 +247,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
 def _settings(found: Namespace, members: Mapping[str, Member]) -> Settings:
     values: dict[str, Any] = found.as_dict()
     values.pop("config", None)
-    choices = {}
+    choices: dict[str, Any] = {}
     for family, member in members.items():
         options = dict(values.pop(family))
         options.pop("name")
@@ -262,4 +259,4 @@ def _settings(found: Namespace, members: Mapping[str, Member]) -> Settings:
         )
     optim = Optim(**values.pop("optim"))
     own = {field.name: values.pop(field.name) for field in fields(Config) if field.name in values}
-    return Settings(Config(**choices, optim=optim, **own), values)
+    return Settings(Config(optim=optim, **choices, **own), values)

@@ -1,4 +1,4 @@
-"""A folder of photographs: both layouts, the split's laws, every mode of pixel, and every bad input by name."""
+"""A folder of photographs: both layouts, the split's laws, every mode of pixel, every bad input by name."""
 
 import io
 import struct
@@ -136,8 +136,19 @@ def transparent_palette() -> Image.Image:
         ("x.bmp", Image.new("RGB", (20, 20), (1, 2, 3)), {}, (1, 2, 3)),
         ("x.webp", Image.new("RGB", (20, 20), (10, 200, 30)), {"lossless": True}, (10, 200, 30)),
     ],
-    ids=["gray", "clear", "opaque", "gray-clear", "palette", "palette-clear", "palette-bytes", "16-bit"]
-    + ["cmyk", "bmp", "webp"],
+    ids=[
+        "gray",
+        "clear",
+        "opaque",
+        "gray-clear",
+        "palette",
+        "palette-clear",
+        "palette-bytes",
+        "16-bit",
+        "cmyk",
+        "bmp",
+        "webp",
+    ],
 )
 def test_every_mode_becomes_rgb(
     tmp_path: Path, name: str, image: Image.Image, save: dict[str, object], expected: Sequence[int]
@@ -238,7 +249,7 @@ def test_unknown_suffixes_are_named(tmp_path: Path) -> None:
 
 def test_train_without_a_held_out_part(tmp_path: Path) -> None:
     fill(tmp_path / "train", {"a": 4, "b": 4})
-    with pytest.raises(DataError, match="add one, or give .*train to have a part of it held out"):
+    with pytest.raises(DataError, match=r"add one, or give .*train to have a part of it held out"):
         build(options(tmp_path))
 
 

@@ -5,7 +5,6 @@ import io
 import math
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,13 +62,11 @@ def confusion(num_classes: int, *, right: int, draw: random.Random) -> list[list
     return cells
 
 
-@pytest.fixture
-def fake_run(tmp_path: Path) -> FakeRun:
-    """A function that writes a finished run: fake_run(exits=[...], classes=[...], name=...)."""
+@pytest.fixture(scope="session")
+def fake_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
+    """A function that writes a finished run into a new folder: fake_run(exits=[...], classes=[...])."""
 
-    def write_run(
-        *, exits: list[int] | None = None, classes: list[str] | None = None, name: str = "run"
-    ) -> RunFolder:
+    def write_run(*, exits: list[int] | None = None, classes: list[str] | None = None) -> RunFolder:
         draw = random.Random(0)
         exits = [652, 731, 802] if exits is None else exits
         classes = [f"class {index}" for index in range(10)] if classes is None else classes
@@ -82,7 +79,7 @@ def fake_run(tmp_path: Path) -> FakeRun:
             method=Choice(name=method),
             epochs=EPOCHS,
         )
-        folder = RunFolder.create(tmp_path / name, config.as_dict())
+        folder = RunFolder.create(tmp_path_factory.mktemp("run"), config.as_dict())
         folder.append_event(
             "start",
             command="metadistiller train digits",
@@ -105,9 +102,7 @@ def fake_run(tmp_path: Path) -> FakeRun:
             {
                 "count": COUNT,
                 "classes": classes,
-                "outputs": [
-                    {"name": output, "top1": top1, "top5": top1 + 100} for output, top1 in right.items()
-                ],
+                "outputs": [{"name": output, "top1": top1, "top5": top1 + 100} for output, top1 in right.items()],
                 "loss": 0.61,
                 "confusion": confusion(len(classes), right=right["final"], draw=draw),
             },

@@ -40,6 +40,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.sections: dict[str, str] = {"": ""}
         self.tables: list[list[list[str]]] = []
+        self.folder = folder
         self.source = folder.report.read_text(encoding="utf-8")
         self.feed(self.source)
         self.close()
@@ -84,8 +85,13 @@ def written(folder: RunFolder) -> Page:
     return Page(folder)
 
 
-def test_the_page_needs_nothing_from_elsewhere(fake_run: FakeRun) -> None:
-    page = written(fake_run())
+@pytest.fixture(scope="module")
+def page(fake_run: FakeRun) -> Page:
+    """Of a run with three exits and soft targets; tests only read it."""
+    return written(fake_run())
+
+
+def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
     links = page.attributes("src", "href", "srcset", "action", "style")
     assert links
@@ -95,8 +101,8 @@ def test_the_page_needs_nothing_from_elsewhere(fake_run: FakeRun) -> None:
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page.attributes("content")
 
 
-def test_charts_need_nothing_from_elsewhere(fake_run: FakeRun) -> None:
-    charts = written(fake_run()).charts()
+def test_charts_need_nothing_from_elsewhere(page: Page) -> None:
+    charts = page.charts()
     assert len(charts) > 10
     for chart in charts:
         assert "$" not in "".join(chart.itertext()), "a formula that is not drawn as one"
@@ -106,8 +112,7 @@ def test_charts_need_nothing_from_elsewhere(fake_run: FakeRun) -> None:
                     assert value.startswith(("#", "data:")), value
 
 
-def test_every_picture_says_what_it_shows(fake_run: FakeRun) -> None:
-    page = written(fake_run())
+def test_every_picture_says_what_it_shows(page: Page) -> None:
     assert all(given.get("alt") for tag, given in page.tags if tag == "img")
 
 
@@ -136,23 +141,17 @@ def test_hostile_settings_and_environment_are_only_text(fake_run: FakeRun) -> No
     assert "2 (the run was resumed)" in page.sections["Cost"]
 
 
-def test_the_same_run_gives_the_same_bytes(fake_run: FakeRun) -> None:
-    once, again = fake_run(name="a"), fake_run(name="b")
-    report.write(once.path)
+def test_the_same_run_gives_the_same_bytes(fake_run: FakeRun, page: Page) -> None:
+    again = fake_run()
     with matplotlib.rc_context({"font.size": 20, "svg.fonttype": "path", "axes.grid": False}):
+        before = dict(matplotlib.rcParams)
         report.write(again.path)
-    assert once.report.read_bytes() == again.report.read_bytes()
+        assert dict(matplotlib.rcParams) == before, "drawing changed the reader's own settings"
+    assert again.report.read_bytes() == page.folder.report.read_bytes()
 
 
-def test_drawing_leaves_the_settings_of_matplotlib_alone(fake_run: FakeRun) -> None:
-    before = dict(matplotlib.rcParams)
-    report.write(fake_run().path)
-    assert dict(matplotlib.rcParams) == before
-
-
-def test_the_numbers_are_those_of_the_result(fake_run: FakeRun) -> None:
-    folder = fake_run()
-    page, result = written(folder), read_json(folder.result)
+def test_the_numbers_are_those_of_the_result(page: Page) -> None:
+    result = read_json(page.folder.result)
     table = {row[0]: row[1] for row in page.tables[0][1:]}
     expected = {f"exit {k}": percent for k, percent in enumerate(result["exits"], start=1)}
     expected |= {"final": result["final"], "ensemble": result["ensemble"]}
@@ -162,9 +161,8 @@ def test_the_numbers_are_those_of_the_result(fake_run: FakeRun) -> None:
     assert "1,234 MB" in page.sections["Cost"]
 
 
-def test_the_settings_are_given_word_for_word(fake_run: FakeRun) -> None:
-    folder = fake_run()
-    assert folder.config.read_text() in written(folder).sections[""]
+def test_the_settings_are_given_word_for_word(page: Page) -> None:
+    assert page.folder.config.read_text() in page.sections[""]
 
 
 def test_a_plain_run_has_neither_exits_nor_soft_targets(fake_run: FakeRun) -> None:
@@ -217,9 +215,7 @@ def test_an_unfinished_run_is_refused(fake_run: FakeRun) -> None:
         report.write(folder.path)
 
 
-@pytest.mark.parametrize(
-    "name", ["results.csv", "events.jsonl", "evaluation.json", "soft_targets.json", "config.yaml"]
-)
+@pytest.mark.parametrize("name", ["results.csv", "events.jsonl", "evaluation.json", "soft_targets.json", "config.yaml"])
 def test_a_missing_file_is_named(fake_run: FakeRun, name: str) -> None:
     folder = fake_run()
     (folder.path / name).unlink()

@@ -90,9 +90,7 @@ class Dataset:
                 "they must be uint8 (N, 3, H, W)"
             )
         if len(images.images) != len(images.labels):
-            raise DataError(
-                f"{self.name}: {len(images.images)} {part} images, but {len(images.labels)} labels"
-            )
+            raise DataError(f"{self.name}: {len(images.images)} {part} images, but {len(images.labels)} labels")
         low, high = int(images.labels.min()), int(images.labels.max())
         if low < 0 or high >= len(self.classes):
             raise DataError(
@@ -125,7 +123,7 @@ def channel_statistics(
     count = images.shape[0] * images.shape[2] * images.shape[3]
     total = torch.zeros(3, dtype=torch.float64)
     squares = torch.zeros(3, dtype=torch.float64)
-    for chunk in images.split(4096):
+    for chunk in torch.split(images, 4096):
         values = chunk.to(torch.float64).div_(255)
         total += values.sum((0, 2, 3))
         squares += values.square_().sum((0, 2, 3))

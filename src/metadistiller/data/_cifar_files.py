@@ -190,9 +190,7 @@ def _from_archive(path: Path, folder: str, names: Sequence[str]) -> dict[str, by
 
 def _member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > _LARGEST_FILE:
-        raise DataError(
-            f"{path}: {member.name} claims {member.size:,} bytes; that is not CIFAR: fetch it again"
-        )
+        raise DataError(f"{path}: {member.name} claims {member.size:,} bytes; that is not CIFAR: fetch it again")
     stream = archive.extractfile(member)
     assert stream is not None, "a regular file has contents"
     contents = stream.read()
@@ -205,8 +203,7 @@ def _parse_binary(where: str, contents: bytes, version: Official) -> tuple[Tenso
     record = version.label_bytes + _PIXELS
     if not contents or len(contents) % record:
         raise DataError(
-            f"{where} has {len(contents):,} bytes, which is no whole number of {record}-byte records; "
-            "fetch it again"
+            f"{where} has {len(contents):,} bytes, which is no whole number of {record}-byte records; fetch it again"
         )
     records = torch.frombuffer(bytearray(contents), dtype=torch.uint8).view(-1, record)
     images = records[:, version.label_bytes :].reshape(-1, 3, SIDE, SIDE)
@@ -229,7 +226,7 @@ def _parse_python(where: str, contents: bytes, version: Official) -> tuple[Tenso
     images, labels = entries.get("data"), entries.get(version.label)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (_PIXELS,):
         raise DataError(f"{where} has no array 'data' of uint8 (N, {_PIXELS}); {fix}")
-    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+    if not isinstance(labels, list) or not all(type(label) is int and abs(label) < 2**63 for label in labels):
         raise DataError(f"{where} has no list {version.label!r} of whole numbers; {fix}")
     if len(labels) != len(images) or not labels:
         raise DataError(f"{where} has {len(images)} images and {len(labels)} labels; {fix}")
@@ -283,6 +280,5 @@ def check_labels(where: str, labels: Tensor, kind: Kind) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= kind.num_classes:
         raise DataError(
-            f"{where} has labels from {low} to {high}, but {kind.title} has 0 to {kind.num_classes - 1}; "
-            "fetch it again"
+            f"{where} has labels from {low} to {high}, but {kind.title} has 0 to {kind.num_classes - 1}; fetch it again"
         )

@@ -111,7 +111,7 @@ def _read_part(folder: Path, part: str, kind: Kind) -> ImageSet:
 def _check_complete(shards: Sequence[Path]) -> None:
     """Raises: DataError where `train-00000-of-00002` has no second part beside it."""
     for path in shards:
-        match = re.search(r"-of-(\d+)\.parquet$", path.name)
+        match = re.search(r"-of-(\d+)\b", path.name)
         if match and len(shards) != int(match[1]):
             raise DataError(
                 f"{path} is one of {int(match[1])} parts, but {len(shards)} are in {path.parent}; "
@@ -144,8 +144,7 @@ def _pixels(path: Path, png: bytes | None) -> bytes:
             if image.size != (SIDE, SIDE):
                 width, height = image.size
                 raise DataError(
-                    f"{path} has an image of {width}x{height} pixels, but CIFAR has {SIDE}x{SIDE}; "
-                    "fetch it again"
+                    f"{path} has an image of {width}x{height} pixels, but CIFAR has {SIDE}x{SIDE}; fetch it again"
                 )
             return image.convert("RGB").tobytes()
     except DataError:

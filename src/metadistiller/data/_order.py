@@ -1,7 +1,7 @@
 """Every random draw is a pure function of (seed, purpose, epoch, ...): nothing has a state to save or to lose.
 
-A stream answers `batch(epoch, step)` for any epoch and step, in any order, with the same bits. So a resumed run needs two
-integers, and neither workers, ranks, logging nor evaluation can change what is trained on.
+A stream answers `batch(epoch, step)` for any epoch and step, in any order, with the same bits. So a resumed run needs
+two integers, and neither workers, ranks, logging nor evaluation can change what is trained on.
 """
 
 import hashlib
@@ -44,7 +44,8 @@ def permutation(count: int, seed: int, *purpose: int | str) -> Tensor:
 def steps_per_epoch(count: int, batch_size: int) -> int:
     """Batches in a pass over `count` images, the short last one included (391 for CIFAR-100 at 128).
 
-    A last batch of a single image is left out: batch normalisation cannot use it, and the next epoch's order is another.
+    A last batch of a single image is left out: batch normalisation cannot use it, and the next epoch's order is
+    another.
     """
     full, rest = divmod(count, batch_size)
     return full + (rest > 1)
@@ -56,19 +57,18 @@ def train_batch(count: int, batch_size: int, *, seed: int, epoch: int, step: int
     return order[step * batch_size : (step + 1) * batch_size]
 
 
-def halves_batch(
-    count: int, sizes: tuple[int, int], *, seed: int, epoch: int, step: int
-) -> tuple[Tensor, Tensor]:
+def halves_batch(count: int, sizes: tuple[int, int], *, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
     """Indices of one batch from each of two disjoint halves of the data: X_train and X_test of Algorithm 1.
 
-    The halves are drawn once per epoch, so everything that the look-ahead step sees in an epoch is disjoint from everything
-    that it is judged on. A half is passed through in random order, and again in another order when it runs out.
+    The halves are drawn once per epoch, so everything that the look-ahead step sees in an epoch is disjoint from
+    everything that it is judged on. A half is passed through in random order, and again in another order when it runs
+    out.
 
     Args:
         count: images in all, at least 4.
         sizes: images of the two batches; each at most its half (the caller sees to it).
     Returns: indices into the training set, (sizes[0],) and (sizes[1],) int64.
-    Departs: Algorithm 1 splits at every update; one split per epoch has the same statistics (facts G3).
+    Departs: Algorithm 1 splits at every update; one split per epoch has the same statistics (reading G3).
     """
     order = permutation(count, seed, "halves", epoch)
     halves = order[: count // 2], order[count // 2 :]

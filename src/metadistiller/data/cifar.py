@@ -38,7 +38,7 @@ class Options:
             folder and ~/.cache/metadistiller.
         train_per_class: so many training images of each class; null for all.
         split_seed: of train_per_class.
-        download: whether the official archive (160 MiB) may be fetched where root is null and no copy found.
+        download: whether to fetch the official archive (about 160 MiB) where root is null and no copy found.
     """
 
     num_classes: int = 100
@@ -134,9 +134,7 @@ def _find(kind: Kind, options: Options) -> Copy:
         root = Path(options.root).expanduser()
         found = _search(root, kind)
         if found is None:
-            raise DataError(
-                f"no copy of {kind.title} in {_described(root)}{_near(root, kind)}; {_accepted(kind)}"
-            )
+            raise DataError(f"no copy of {kind.title} in {_described(root)}{_near(root, kind)}; {_accepted(kind)}")
         return found
     places = [Path("data"), Path(), _CACHE.expanduser()]
     if named := os.environ.get(ENVIRONMENT):

@@ -30,9 +30,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # Pillow's names of the decoders that a file may reach
 _TRAIN = "train"
 _HELD_OUT = ("val", "valid", "validation", "test")
-_LAYOUT = (
-    "put the images into ROOT/train/CLASS/ and ROOT/val/CLASS/, or into ROOT/CLASS/ to have a part held out"
-)
+_LAYOUT = "put the images into ROOT/train/CLASS/ and ROOT/val/CLASS/, or into ROOT/CLASS/ to have a part held out"
 _PILLOW_LIMIT = 89_000_000  # pixels; above, Pillow itself takes a file for an attack
 
 
@@ -78,9 +76,7 @@ class Options:
             self.max_pixels,
             f"take 1 to {_PILLOW_LIMIT}; larger images are better scaled down on disk",
         )
-        require(
-            self.max_resident_gib > 0, "data.max_resident_gib", self.max_resident_gib, "take a number above 0"
-        )
+        require(self.max_resident_gib > 0, "data.max_resident_gib", self.max_resident_gib, "take a number above 0")
 
 
 @dataclass(frozen=True)
@@ -132,9 +128,7 @@ def build(options: Options) -> Dataset:
         mean=mean,
         std=std,
         # A resized crop moves the image by itself; a black border would add edges that no test image has.
-        augment=Augment(
-            pad=options.size // 8 if options.min_area == 1 else 0, flip=True, min_area=options.min_area
-        ),
+        augment=Augment(pad=options.size // 8 if options.min_area == 1 else 0, flip=True, min_area=options.min_area),
         source=f"{root} ({held_out})",
     )
 
@@ -165,8 +159,7 @@ def _images(folder: Path) -> list[Path]:
     seen = sorted({entry.suffix.lower() or entry.name for entry in entries if entry.is_file()})
     if seen:
         raise DataError(
-            f"{folder} has files of {', '.join(seen[:5])} only; images must be {', '.join(SUFFIXES)}: "
-            "convert them"
+            f"{folder} has files of {', '.join(seen[:5])} only; images must be {', '.join(SUFFIXES)}: convert them"
         )
     inside = "only folders; put its images directly into it" if entries else "empty; add images or remove it"
     raise DataError(f"{folder} is {inside}")
@@ -215,9 +208,7 @@ def _drawn_parts(root: Path, fraction: float, seed: int) -> tuple[tuple[str, ...
         members = torch.nonzero(labels == label).flatten()
         count = len(members)
         if count < 2:
-            raise DataError(
-                f"{folder} has 1 image; training and test need one each: add images or remove the class"
-            )
+            raise DataError(f"{folder} has 1 image; training and test need one each: add images or remove the class")
         held_out = min(max(round(count * fraction), 1), count - 1)
         members = members[torch.randperm(count, generator=generator(seed, "split", label))]
         testing += members[:held_out].sort().values.tolist()
@@ -230,8 +221,8 @@ def _check_memory(count: int, options: Options) -> None:
     if needed > options.max_resident_gib:
         raise DataError(
             f"{count:,} images of {options.size}x{options.size} take {needed:.3g} GiB, but "
-            f"data.max_resident_gib is {options.max_resident_gib:g}; lower data.size or data.train_per_class, "
-            "or raise the limit"
+            f"data.max_resident_gib is {options.max_resident_gib:g}; raise it, or lower data.size or "
+            "data.train_per_class"
         )
 
 

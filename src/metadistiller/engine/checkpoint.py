@@ -6,8 +6,8 @@
         state.json                  place in training, running means of the epoch, what the run is
         manifest.json               size and SHA-256 of each file, and a digest of itself
 
-None of the formats in use notices a flipped bit by itself, so every byte is checked against the manifest before a tensor
-reaches the network.
+None of the formats in use notices a flipped bit by itself, so every byte is checked against the manifest before a
+tensor reaches the network.
 """
 
 import hashlib
@@ -64,8 +64,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write a checkpoint under `folder` and drop all but the newest `keep`.
 
-    The new one is whole and on the disk before an old one is dropped. Raises: CheckpointError where it cannot be written;
-    what was there before is still valid then.
+    The new one is whole and on the disk before an old one is dropped. Raises: CheckpointError where it cannot be
+    written; what was there before is still valid then.
     """
     final = folder / checkpoint.progress.folder_name
     partial = folder / f".{final.name}.partial"
@@ -163,9 +163,7 @@ def _verified(path: Path) -> dict[str, bytes]:
     for name in _FILES:
         data = _read(path / name)
         if len(data) != files[name]["size"]:
-            raise CheckpointError(
-                f"{path / name} is damaged: {len(data)} bytes instead of {files[name]['size']}"
-            )
+            raise CheckpointError(f"{path / name} is damaged: {len(data)} bytes instead of {files[name]['size']}")
         if _sha256(data) != files[name]["sha256"]:
             raise CheckpointError(f"{path / name} is damaged: its SHA-256 does not match the manifest")
         contents[name] = data
@@ -181,7 +179,10 @@ def _read(path: Path) -> bytes:
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # safetensors stores dense rows; a channels_last tensor comes back in the layout of what it is copied into.
-    return {name: tensor.detach().to("cpu", memory_format=torch.contiguous_format).contiguous() for name, tensor in tensors.items()}
+    return {
+        name: tensor.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
+        for name, tensor in tensors.items()
+    }
 
 
 def _json(value: Any) -> bytes:

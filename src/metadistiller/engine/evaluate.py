@@ -11,14 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data import evaluation_images
-from ..data import Dataset, ImageSet
+from ..data import Dataset, ImageSet, evaluation_images
 from ..methods import Method
 from .machine import Machine
 
 
 def ensemble_scores(exit_logits: list[Tensor], how: Literal["logits", "probabilities"]) -> Tensor:
-    """Equal-weight mean over all K outputs, (N, C): of the logits, or of the softmax (facts G14)."""
+    """Equal-weight mean over all K outputs, (N, C): of the logits, or of the softmax (reading G14)."""
     stacked = torch.stack(exit_logits)
     return (stacked if how == "logits" else F.softmax(stacked, dim=2)).mean(0)
 
@@ -108,13 +107,10 @@ def _count(
     loss = torch.zeros((), dtype=torch.float64, device=machine.device)
     hits1: Tensor | int = 0
     hits5: Tensor | int = 0
-    for pixels, targets in zip(
-        images.images.split(batch_size), images.labels.split(batch_size), strict=True
-    ):
+    parts = torch.split(images.images, batch_size), torch.split(images.labels, batch_size)
+    for pixels, targets in zip(*parts, strict=True):
         labels = targets.to(machine.device)
-        exit_logits = method.exits(
-            machine.arrange(evaluation_images(pixels.to(machine.device), dataset))
-        )
+        exit_logits = method.exits(machine.arrange(evaluation_images(pixels.to(machine.device), dataset)))
         scores = torch.stack([*exit_logits, ensemble_scores(exit_logits, ensemble)])
         ranked = scores.topk(min(5, classes), dim=2).indices == labels[:, None]
         hits1 = hits1 + ranked[:, :, 0].sum(1)

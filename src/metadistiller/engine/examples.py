@@ -7,22 +7,19 @@ import torch
 import torch.nn.functional as F
 from torchvision.io import encode_png
 
-from ..data import evaluation_images
-from ..data import Dataset
+from ..data import Dataset, evaluation_images
 from ..methods import Method
 from .machine import Machine
 
 
 @torch.no_grad()
-def soft_target_examples(
-    method: Method, dataset: Dataset, machine: Machine, *, count: int = 3
-) -> dict[str, Any]:
+def soft_target_examples(method: Method, dataset: Dataset, machine: Machine, *, count: int = 3) -> dict[str, Any]:
     """What soft_targets.json holds: the first test image of each of `count` classes spread over the labels.
 
     The images are chosen by their place, not by how well they look.
     """
     labels = dataset.test.labels
-    present = labels.unique()
+    present = torch.unique(labels)
     count = min(count, len(present))
     chosen = present[torch.linspace(0, len(present) - 1, count).round().long()]
     index = torch.stack([torch.nonzero(labels == label)[0, 0] for label in chosen])

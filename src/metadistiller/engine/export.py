@@ -11,12 +11,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..config import Choice, Config
-from ..data import evaluation_images
-from ..data import Dataset
+from ..data import Dataset, evaluation_images
 from ..errors import CheckpointError, ExportError
 from ..methods import Method
-from ..nn import Backbone
-from ..nn import build_network
+from ..nn import Backbone, build_network
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,7 @@ def load_network(path: Path) -> NetworkFile:
 
 
 @torch.no_grad()
-def export_network(
-    method: Method, path: Path, *, config: Config, dataset: Dataset, count: int = 1000
-) -> int:
+def export_network(method: Method, path: Path, *, config: Config, dataset: Dataset, count: int = 1000) -> int:
     """Write the plain network, read it back, and ask both the same images.
 
     Args:
@@ -88,7 +84,7 @@ def export_network(
     method.eval()
     network = load_network(path).network
     images = dataset.test.images[:count]
-    for pixels in images.split(config.eval_batch_size):
+    for pixels in torch.split(images, config.eval_batch_size):
         shown = evaluation_images(pixels, dataset)
         trained: Tensor = method.exits(shown)[-1]
         exported: Tensor = network(shown)

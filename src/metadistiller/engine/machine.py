@@ -20,8 +20,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # Younger than the oldest torch that we support; without it we cannot know, and float32 is never wrong.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(flag) for flag in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def resolve(config: Config) -> Config:
@@ -37,9 +37,7 @@ def resolve(config: Config) -> Config:
     except RuntimeError:
         raise ConfigError(f"device is {name!r}; take auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device is {name!r}, but torch sees {torch.cuda.device_count()} GPUs; take another, or cpu"
-        )
+        raise ConfigError(f"device is {name!r}, but torch sees {torch.cuda.device_count()} GPUs; take another, or cpu")
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device is {name!r}; take auto, cpu, cuda or cuda:N")
     precision = config.precision
@@ -78,7 +76,7 @@ class Machine:
 
     def place(self, module: nn.Module) -> None:
         """Move a module here, in this memory format."""
-        module.to(device=self.device, memory_format=self.memory_format)
+        module.to(self.device).to(memory_format=self.memory_format)
 
     def arrange(self, images: Tensor) -> Tensor:
         return images.contiguous(memory_format=self.memory_format)

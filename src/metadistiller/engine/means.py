@@ -15,8 +15,7 @@ class EpochMeans:
     def __init__(self, saved: Mapping[str, tuple[float, int]], device: torch.device) -> None:
         self._device = device
         self._sums = {
-            name: torch.tensor(total, dtype=torch.float64, device=device)
-            for name, (total, _) in saved.items()
+            name: torch.tensor(total, dtype=torch.float64, device=device) for name, (total, _) in saved.items()
         }
         self._counts = {name: count for name, (_, count) in saved.items()}
 

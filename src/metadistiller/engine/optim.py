@@ -98,4 +98,3 @@ class PlayerOptimizer:
             # Adam counts steps in a scalar; everything else has the parameter's layout.
             like = param if value.shape == param.shape else value
             self._optimizer.state[param][key] = torch.empty_like(like, device=param.device).copy_(value)
-

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..config import Config
-from ..data import Dataset
-from ..data import Batches, Train
+from ..data import Batches, Dataset, Train
 from ..errors import CheckpointError
 from ..methods import Method, Objective
 from ..records import RunFolder, write_json
@@ -111,9 +110,7 @@ class _Run:
         objectives = self.job.method.objectives(epoch)
         self.job.method.train()
         for step in range(progress.step, self.steps):
-            factor = rate_factor(
-                self.config.optim, epochs=self.config.epochs, epoch=epoch, progress=step / self.steps
-            )
+            factor = rate_factor(self.config.optim, epochs=self.config.epochs, epoch=epoch, progress=step / self.steps)
             rates = {name: optimizer.lr * factor for name, optimizer in self.optimizers.items()}
             for objective in objectives:
                 if step % objective.every_steps == 0:
@@ -129,9 +126,7 @@ class _Run:
         self.means.totals(self._where(epoch, self.steps - 1))
         self.epoch_seconds = time.perf_counter() - began
 
-    def _update(
-        self, objective: Objective, epoch: int, step: int, rates: Mapping[str, float], factor: float
-    ) -> None:
+    def _update(self, objective: Objective, epoch: int, step: int, rates: Mapping[str, float], factor: float) -> None:
         batch = self.job.batches.batch(objective.stream, epoch=epoch, step=step)
         with self.job.machine.autocast():
             losses = objective.loss(batch, rates)

@@ -79,9 +79,7 @@ class Lines:
         if now - self._last < SECONDS_BETWEEN_LINES:
             return
         self._last = now
-        losses = "  ".join(
-            f"{name} {value:.3f}" for name, value in means.items() if name in ("loss", "heldout_loss")
-        )
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in means.items() if name in ("loss", "heldout_loss"))
         self.note(
             f"epoch {epoch + 1}/{self._pace.epochs}  step {step}/{self._pace.steps}  {losses}  "
             f"{images_per_second:,.0f} images/s  {self._pace.left(epoch, step)} left"

@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import require
-from ..data import seeded
-from ..data import Batch
+from ..data import Batch, seeded
 from ..losses import self_boosting_loss, target_statistics
-from ..nn import Backbone
-from ..nn import MultiExit
+from ..nn import Backbone, MultiExit
 from ._base import Losses, Method, Objective, Player, Setting
 
 # From features F_1..F_K and logits S_1..S_K to the logits of T_1..T_{K-1}, or to None for no soft term.

@@ -11,11 +11,9 @@ from typing import Literal
 from torch import Tensor
 
 from ..config import require
-from ..data import seeded
-from ..data import Batch, Halves
+from ..data import Batch, Halves, seeded
 from ..meta import meta_loss
-from ..nn import Backbone, stage_shapes
-from ..nn import LabelGenerator
+from ..nn import Backbone, LabelGenerator, stage_shapes
 from ._base import Losses, Method, Objective, Player, Setting
 from ._self_boosting import SelfBoosting, build_student, check_inner_width, check_weights
 
@@ -75,8 +73,9 @@ NAMES: dict[str, dict[str, object]] = {"metadistiller": {}}
 class MetaDistiller(Method):
     """T_k: the generator's, from the detached features of the student.
 
-    Departs: halves are drawn once per epoch instead of at every update (facts G3); epochs count from 0, so the generator
-        learns in the first (facts G2); the prose's "by SGD" for theta_g is read as Adam, as in sec. 4.1 (facts 0.5).
+    Departs: halves are drawn once per epoch instead of at every update (reading G3); epochs count from 0, so the
+    generator
+        learns in the first (reading G2); the prose's "by SGD" for theta_g is read as Adam, as in sec. 4.1 (reading G10).
     """
 
     def __init__(self, options: Options, setting: Setting) -> None:
@@ -105,9 +104,7 @@ class MetaDistiller(Method):
         )
 
     def players(self) -> dict[str, Player]:
-        return self.boosting.players() | {
-            "generator": Player(self.generator, "adam", lr=self._options.generator_lr)
-        }
+        return self.boosting.players() | {"generator": Player(self.generator, "adam", lr=self._options.generator_lr)}
 
     def objectives(self, epoch: int) -> tuple[Objective, ...]:
         student = self.boosting.objectives(epoch)

@@ -18,7 +18,7 @@ class Exit(nn.Module):
         inner_width: channels of the two inner convolutions; None takes min(128, D_K / 4).
 
     Source: the exits of Zhang et al., Be Your Own Teacher, ICCV 2019, which sec. 4.2 of the paper follows. Inner width
-        128 is that author's own published figure and equals D_K / 4 for ResNet18 (facts C.3).
+        128 is that author's own published figure and equals D_K / 4 for ResNet18 (docs/method.md).
     """
 
     def __init__(
@@ -46,4 +46,5 @@ class Exit(nn.Module):
         x = F.relu(self.bn1(self.conv1(features)))
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))
-        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        logits: Tensor = self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return logits

@@ -16,10 +16,11 @@ class LabelGenerator(nn.Module):
     Each generated map but the top one goes through a bottleneck module of the exits' design, with its own weights, to
     logits; T_k is their softmax. There is no normalisation or non-linearity between the maps: eq. 5 has none.
 
-    Two widths. "mirror" gives generated map k the shape of F_k, as Fig. 2 draws it and as sec. 3.3 needs where it weighs
-    an L2 loss between the two. It is the default because it is the paper's most likely design, and for networks of basic
-    blocks it costs about half of the network (0.53 x the MACs of ResNet18, 0.44 x WRN-16-1). A number d gives every map d
-    channels, as feature pyramids do: take 64 to 128 for bottleneck networks, where mirror costs 3.2 x ResNet50 itself.
+    Two widths. "mirror" gives generated map k the shape of F_k, as Fig. 2 draws it and as sec. 3.3 needs where it
+    weighs an L2 loss between the two. It is the default because it is the paper's most likely design, and for
+    networks of basic blocks it costs about half of the network (0.53 x the MACs of ResNet18, 0.44 x WRN-16-1). A
+    number d gives every map d channels, as feature pyramids do: take 64 to 128 for bottleneck networks, where mirror
+    costs 3.2 x ResNet50 itself.
 
     Args:
         shapes: of F_1..F_K.
@@ -27,7 +28,7 @@ class LabelGenerator(nn.Module):
         width: "mirror", or channels d >= 1 of every generated map.
         inner_width: of the bottleneck modules, see Exit.
 
-    Source: eq. 5, sec. 3.3, Fig. 2; facts G6, G7.
+    Source: eq. 5, sec. 3.3, Fig. 2; docs/method.md, readings G6 and G7.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class LabelGenerator(nn.Module):
         maps = []
         for k in reversed(range(len(self.refine))):
             lateral = self.lateral[k](features[k])
-            # To the lateral's size instead of "x2": the same where sides double, and right where they do not (facts G7).
+            # To the lateral's size, not "x2": the same where sides double, right where they do not (reading G7).
             up = F.interpolate(generated, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
             generated = self.refine[k](up + lateral)
             maps.append(generated)

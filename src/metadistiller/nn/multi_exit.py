@@ -15,9 +15,7 @@ class MultiExit(nn.Module):
         inner_width: of the exits, see Exit.
     """
 
-    def __init__(
-        self, backbone: Backbone, size: tuple[int, int], *, inner_width: int | None = None
-    ) -> None:
+    def __init__(self, backbone: Backbone, size: tuple[int, int], *, inner_width: int | None = None) -> None:
         super().__init__()
         shapes = stage_shapes(backbone, size)
         self.backbone = backbone

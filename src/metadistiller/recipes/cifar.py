@@ -1,15 +1,14 @@
 """CIFAR-10 and CIFAR-100 at the paper's setting, sec. 4.1 and 4.2.
 
-What the paper leaves out (batch, weight decay, momentum, augmentation) is what fits its baselines best; see docs/method.md.
+What the paper leaves out (batch, weight decay, momentum, augmentation) is what fits its baselines best; see
+docs/method.md.
 """
 
 from ..config import Choice, Config
 
 
 def _paper(data: str) -> Config:
-    return Config(
-        data=Choice(name=data), model=Choice(name="resnet18"), method=Choice(name="metadistiller")
-    )
+    return Config(data=Choice(name=data), model=Choice(name="resnet18"), method=Choice(name="metadistiller"))
 
 
 def cifar10() -> Config:

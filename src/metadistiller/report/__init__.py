@@ -1,6 +1,7 @@
 """The report of a finished run: one HTML page that opens anywhere, offline.
 
-_reading.py     the run folder, checked, as plain values
+_run.py         a finished run as plain values
+_reading.py     the run folder, read into them and checked
 _tables.py      numbers: accuracy with intervals, confusions, cost
 _charts.py      drawing: lines, bars, matrix, each an SVG in a data: address
 _curves.py      which columns of a run go on which chart

@@ -163,9 +163,7 @@ def lines(
     )
 
 
-def bars(
-    shares: Sequence[float], names: Sequence[str], *, true: int, colour: str, title: str, note: str
-) -> Chart:
+def bars(shares: Sequence[float], names: Sequence[str], *, true: int, colour: str, title: str, note: str) -> Chart:
     """A distribution over some classes.
 
     Args:

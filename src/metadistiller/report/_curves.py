@@ -60,9 +60,7 @@ def _accuracy(run: Run) -> list[Chart]:
     if "final" in run.series:
         curves.append(Line(name="final", series=run.series["final"]))
     if exits and "ensemble" in run.series:
-        curves.append(
-            Line(name="ensemble", series=run.series["ensemble"], colour=ENSEMBLE_COLOUR, dashes="dashed")
-        )
+        curves.append(Line(name="ensemble", series=run.series["ensemble"], colour=ENSEMBLE_COLOUR, dashes="dashed"))
     return [lines(curves, title="Test accuracy", unit="top-1 in %")] if curves else []
 
 

@@ -81,9 +81,7 @@ def _panel(exhibit: Exhibit, classes: Sequence[str]) -> Panel:
             note=f"entropy {entropy(shares):.2f} nats",
         )
 
-    targets = [
-        chart(shares, f"Soft target {k}", exit_colour(k)) for k, shares in enumerate(exhibit.targets, start=1)
-    ]
+    targets = [chart(shares, f"Soft target {k}", exit_colour(k)) for k, shares in enumerate(exhibit.targets, start=1)]
     final = chart(exhibit.final, "Final output", FINAL_COLOUR)
     return Panel("data:image/png;base64," + exhibit.png, classes[exhibit.label], [*targets, final])
 

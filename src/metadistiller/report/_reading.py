@@ -47,14 +47,11 @@ def read(folder: RunFolder) -> Run:
     """
     if not folder.finished:
         raise CheckpointError(
-            f"{folder} is not finished (no {folder.result.name} in it); "
-            f"finish it with 'metadistiller resume {folder}'"
+            f"{folder} is not finished (no {folder.result.name} in it); finish it with 'metadistiller resume {folder}'"
         )
     for path in (folder.results, folder.events):
         if not path.is_file():
-            raise CheckpointError(
-                f"{path} is not there; a finished run has one, so bring it back or train anew"
-            )
+            raise CheckpointError(f"{path} is not there; a finished run has one, so bring it back or train anew")
     with _parsing(folder.config):
         schedule = str(folder.read_config()["optim"]["schedule"])
     with _parsing(folder.result):
@@ -111,9 +108,7 @@ def _evaluation(values: Any) -> Evaluation:
     _check(all(0 <= output.top1 <= output.top5 <= count for output in outputs), "counts out of range")
     _check(len(confusion) == len(classes), f"{len(confusion)} rows for {len(classes)} classes")
     _check(all(len(row) == len(classes) for row in confusion), "confusion is not square")
-    return Evaluation(
-        count=count, classes=classes, outputs=outputs, loss=float(values["loss"]), confusion=confusion
-    )
+    return Evaluation(count=count, classes=classes, outputs=outputs, loss=float(values["loss"]), confusion=confusion)
 
 
 def _check_agreement(folder: RunFolder, result: Result, evaluation: Evaluation) -> None:
@@ -137,9 +132,7 @@ def _exhibits(values: Any, *, num_classes: int) -> tuple[Exhibit, ...]:
         _check(all(len(shares) == num_classes for shares in (final, *targets)), "shares are not C numbers")
         _check(0 <= int(image["label"]) < num_classes, f"label is {image['label']}")
         exhibits.append(
-            Exhibit(
-                png=base64.b64encode(png).decode(), label=int(image["label"]), targets=targets, final=final
-            )
+            Exhibit(png=base64.b64encode(png).decode(), label=int(image["label"]), targets=targets, final=final)
         )
     return tuple(exhibits)
 
@@ -152,9 +145,7 @@ def _series(rows: list[dict[str, str]]) -> dict[str, Series]:
             value = float(cell) if cell else math.nan
             if name != "epoch" and math.isfinite(value):
                 columns.setdefault(printable(name), {})[epoch] = value
-    return {
-        name: Series(epochs=tuple(points), values=tuple(points.values())) for name, points in columns.items()
-    }
+    return {name: Series(epochs=tuple(points), values=tuple(points.values())) for name, points in columns.items()}
 
 
 def _epoch(event: dict[str, Any]) -> Epoch:

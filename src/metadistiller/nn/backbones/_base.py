@@ -69,9 +69,7 @@ def stage_shapes(backbone: Backbone, size: tuple[int, int]) -> list[StageShape]:
     }
     images = torch.empty(2, 3, height, width, device="meta")
     # functional_call runs `forward`, so the stages are asked for through a module that has them as its forward.
-    maps = torch.func.functional_call(
-        _Stages(backbone), {f"backbone.{k}": v for k, v in state.items()}, (images,)
-    )
+    maps = torch.func.functional_call(_Stages(backbone), {f"backbone.{k}": v for k, v in state.items()}, (images,))
     return [StageShape(*map_.shape[1:]) for map_ in maps]
 
 

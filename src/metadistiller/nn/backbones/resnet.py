@@ -4,7 +4,7 @@ The blocks are torchvision's, and so are the names of the layers: a network with
 torchvision's ResNet of the same depth, and the other way round.
 
 Source: He et al., Deep Residual Learning for Image Recognition, CVPR 2016; the 3x3 stem without pooling is the one that
-every public CIFAR-100 code uses (facts A.2). The stride of a bottleneck sits on its 3x3 convolution.
+every public CIFAR-100 code uses (docs/method.md). The stride of a bottleneck sits on its 3x3 convolution.
 """
 
 from dataclasses import dataclass
@@ -91,18 +91,15 @@ class ResNet(Backbone):
         return maps
 
     def head(self, features: Tensor) -> Tensor:
-        return self.fc(torch.flatten(self.avgpool(features), 1))
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(features), 1))
+        return logits
 
 
-def _block(
-    block: type[BasicBlock | Bottleneck], channels: int, planes: int, stride: int
-) -> BasicBlock | Bottleneck:
+def _block(block: type[BasicBlock | Bottleneck], channels: int, planes: int, stride: int) -> BasicBlock | Bottleneck:
     out = planes * block.expansion
     shortcut = None
     if stride != 1 or channels != out:
-        shortcut = nn.Sequential(
-            nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
-        )
+        shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
     return block(channels, planes, stride, shortcut)
 
 

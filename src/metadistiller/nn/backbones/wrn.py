@@ -1,7 +1,7 @@
 """Wide residual network for 32-pixel images, WRN-depth-width, without dropout.
 
 Source: Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016. Stage outputs are the raw residual sums; the last
-batch normalisation and ReLU belong to the head (facts A.2).
+batch normalisation and ReLU belong to the head (docs/method.md).
 """
 
 import re
@@ -60,7 +60,7 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.bn1(x))
-        residual = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        residual: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active))))
         return residual + (x if self.shortcut is None else self.shortcut(active))
 
 
@@ -100,7 +100,8 @@ class WideResNet(Backbone):
 
     def head(self, features: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(F.relu(self.bn(features)), 1)
-        return self.fc(torch.flatten(pooled, 1))
+        logits: Tensor = self.fc(torch.flatten(pooled, 1))
+        return logits
 
 
 def build(options: Options, num_classes: int) -> WideResNet:
