@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from .lookup import find
 from .methods import Method, Setting
 from .nn import build_network
 from .records import RunFolder
-from .settings import load_config
+from .settings import FAMILIES, load_config
 
 
 def load_data(data: Choice) -> Dataset:
@@ -45,13 +45,22 @@ def build_method(config: Config, dataset: Dataset) -> Method:
 
 
 def assemble(config: Config, dataset: Dataset) -> Job:
-    """A run ready to train; `config` is resolved for this machine first."""
-    config = machines.resolve(config)
+    """A run ready to train; `config` is resolved for this machine, and every default written out, first."""
+    config = machines.resolve(written_out(config))
     machine = machines.Machine.of(config)
     method = build_method(config, dataset)
     machine.place(method)
     images = TrainingImages(dataset, seed=config.seed, device=machine.device)
     return Job(config, dataset, Batches(images, batch_size=config.batch_size), method, machine)
+
+
+def written_out(config: Config) -> Config:
+    """The same Config with every option of data, network and method in it. Raises: UnknownName, ConfigError."""
+    choices: dict[str, Any] = {
+        family: Choice(name=chosen.name, options=find(*FAMILIES[family], chosen.name).written_out(chosen.options))
+        for family, chosen in (("data", config.data), ("model", config.model), ("method", config.method))
+    }
+    return replace(config, **choices)
 
 
 def default_folder(config: Config, parent: str | Path = "runs") -> Path:

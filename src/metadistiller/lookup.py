@@ -55,6 +55,19 @@ class Member:
                 )
         return self.options(**{**values, **self.preset})
 
+    def written_out(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`given` with every default beside it, as plain values; what the name fixes is left to the name.
+
+        Raises: UnknownName, ConfigError.
+        """
+        options = self.configure(given)
+        values = {field.name: getattr(options, field.name) for field in fields(self.options)}
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in values.items()
+            if key not in self.preset
+        }
+
 
 def modules(package: str) -> list[ModuleType]:
     """The public modules of a family, sorted by name."""

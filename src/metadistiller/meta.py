@@ -92,11 +92,11 @@ def look_ahead(
         inner_lr: zeta >= 0, the current learning rate of the student.
     Returns: fast parameters by name, detached leaves that require gradients; logits of T_1..T_{K-1}, (N, C) each, whose
         graph leads to theta_g.
-    Departs: no momentum and no weight decay in the step; neither would change the mixed derivative of eq. 8 (reading G8).
+    Departs: no momentum and no weight decay in the step; neither changes the mixed derivative of eq. 8 (reading G8).
     """
     params = dict(student.named_parameters())
     features, exit_logits = _call(student, student.forward, params, images)
-    # Features are detached: eq. 7 writes T_k(theta_g), so the step may not move theta_s through the targets (reading G5).
+    # Features are detached: eq. 7 writes T_k(theta_g), so the targets are no way to theta_s (reading G5).
     target_logits = generator([feature.detach() for feature in features])
     loss, _ = self_boosting_loss(
         exit_logits,

@@ -252,11 +252,7 @@ def _settings(found: Namespace, members: Mapping[str, Member]) -> Settings:
         options = dict(values.pop(family))
         options.pop("name")
         # Building the options now finds a bad value before any data is read.
-        member.configure(options)
-        choices[family] = Choice(
-            name=member.name,
-            options={k: list(v) if isinstance(v, tuple) else v for k, v in options.items()},
-        )
+        choices[family] = Choice(name=member.name, options=member.written_out(options))
     optim = Optim(**values.pop("optim"))
     own = {field.name: values.pop(field.name) for field in fields(Config) if field.name in values}
     return Settings(Config(optim=optim, **choices, **own), values)

@@ -72,7 +72,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     contents = {
         "method.safetensors": save(_plain(checkpoint.method)),
         "optimizers.safetensors": save(_plain(checkpoint.optimizers)),
-        "state.json": _json({"format": FORMAT, **asdict(checkpoint.progress)}),
+        # Not sorted: the order of the means is the order of the table's columns.
+        "state.json": json.dumps({"format": FORMAT, **asdict(checkpoint.progress)}, allow_nan=False).encode(),
     }
     files = {name: {"size": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
     contents["manifest.json"] = _json({"format": FORMAT, "files": files, "digest": _sha256(_json(files))})

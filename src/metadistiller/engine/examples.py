@@ -1,11 +1,13 @@
 """Three test images with their soft targets and the final output: the material of Fig. 3."""
 
 import base64
+import io
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torchvision.io import encode_png
+from PIL import Image
+from torch import Tensor
 
 from ..data import Dataset, evaluation_images
 from ..methods import Method
@@ -36,7 +38,7 @@ def soft_target_examples(method: Method, dataset: Dataset, machine: Machine, *, 
         "classes": list(dataset.classes),
         "images": [
             {
-                "png": base64.b64encode(encode_png(pixels[i]).numpy().tobytes()).decode("ascii"),
+                "png": _png(pixels[i]),
                 "label": int(labels[index[i]]),
                 "final": final[i].tolist(),
                 "targets": [t[i].tolist() for t in targets],
@@ -44,3 +46,10 @@ def soft_target_examples(method: Method, dataset: Dataset, machine: Machine, *, 
             for i in range(count)
         ],
     }
+
+
+def _png(pixels: Tensor) -> str:
+    """A (3, H, W) uint8 image as the base64 text of a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(file, format="png")
+    return base64.b64encode(file.getvalue()).decode("ascii")

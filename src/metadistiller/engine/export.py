@@ -43,7 +43,8 @@ def save_network(network: Backbone, path: Path, *, config: Config, dataset: Data
         name: value.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
         for name, value in network.state_dict().items()
     }
-    data = save(tensors, metadata={"format": "pt", "metadistiller": json.dumps(header)})
+    # One key only: the order of several is not fixed in the file, and the same network must give the same bytes.
+    data = save(tensors, metadata={"network": json.dumps(header)})
     partial = path.with_name(path.name + ".tmp")
     partial.write_bytes(data)
     partial.replace(path)
@@ -57,9 +58,9 @@ def load_network(path: Path) -> NetworkFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if "metadistiller" not in metadata:
+    if "network" not in metadata:
         raise CheckpointError(f"{path} was not written by this package: its header names no network")
-    header = json.loads(metadata["metadistiller"])
+    header = json.loads(metadata["network"])
     model = dict(header["model"])
     network = build_network(Choice(name=model.pop("name"), options=model), len(header["classes"]))
     try:

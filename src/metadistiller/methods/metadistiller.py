@@ -74,8 +74,8 @@ class MetaDistiller(Method):
     """T_k: the generator's, from the detached features of the student.
 
     Departs: halves are drawn once per epoch instead of at every update (reading G3); epochs count from 0, so the
-    generator
-        learns in the first (reading G2); the prose's "by SGD" for theta_g is read as Adam, as in sec. 4.1 (reading G10).
+        generator learns in the first (reading G2); the prose's "by SGD" for theta_g is read as Adam, as in sec. 4.1
+        (reading G10).
     """
 
     def __init__(self, options: Options, setting: Setting) -> None:

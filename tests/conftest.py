@@ -1,0 +1,42 @@
+"""Toys that every test may use: networks and data small enough for a second."""
+
+import os
+
+# A digest of bits is only a law for a fixed number of threads.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metadistiller import recipe
+from metadistiller.config import Choice, Config, Optim
+
+
+@pytest.fixture
+def tiny_config() -> Config:
+    """Three epochs of MetaDistiller on 40 digits: meta epochs 0 and 2, three steps each."""
+    return Config(
+        data=Choice(name="digits", options={"train_per_class": 4}),
+        model=Choice(name="resnet10", options={"width": 4}),
+        method=Choice(name="metadistiller", options={"meta_every_epochs": 2, "generator_lr": 0.01}),
+        optim=Optim(lr=0.05),
+        epochs=3,
+        batch_size=16,
+        eval_batch_size=400,
+        precision="float32",
+        memory_format="contiguous",
+        threads=1,
+    )
+
+
+@pytest.fixture
+def digits_config() -> Config:
+    """The first README command's run, made short."""
+    return replace(recipe("digits"), epochs=1)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    torch.manual_seed(0)

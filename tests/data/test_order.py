@@ -1,0 +1,279 @@
+"""The order of the images: partitions, disjoint halves, and nothing that depends on what was asked before."""
+
+import random
+from collections.abc import Iterator
+from itertools import chain
+
+import pytest
+import torch
+from torch import Tensor
+
+from metadistiller.data import Augment, Batches, Dataset, Halves, ImageSet, Train, TrainingImages, seeded
+from metadistiller.data._order import (
+    derived_seed,
+    generator,
+    halves_batch,
+    permutation,
+    steps_per_epoch,
+    train_batch,
+)
+from metadistiller.errors import ConfigError
+
+SIZES = [(10, 5), (10, 3), (11, 3), (9, 4), (7, 2), (6, 5), (5, 5), (128, 128), (1000, 64)]
+HALVES = [(8, (4, 4)), (12, (2, 3)), (11, (2, 4)), (20, (10, 1)), (100, (8, 25)), (41, (6, 6))]
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    permutation.cache_clear()
+    yield
+    permutation.cache_clear()
+
+
+def epoch_of(count: int, batch: int, *, seed: int = 0, epoch: int = 0) -> list[Tensor]:
+    steps = steps_per_epoch(count, batch)
+    return [train_batch(count, batch, seed=seed, epoch=epoch, step=step) for step in range(steps)]
+
+
+# Training batches
+
+
+@pytest.mark.parametrize(("count", "batch"), SIZES)
+@pytest.mark.parametrize("epoch", [0, 7])
+def test_an_epoch_is_a_partition(count: int, batch: int, epoch: int) -> None:
+    batches = epoch_of(count, batch, epoch=epoch)
+    seen = torch.cat(batches).sort().values.tolist()
+    assert all(len(index) == batch for index in batches[:-1])
+    if count % batch == 1:
+        # Batch normalisation cannot use a single image.
+        assert len(seen) == len(set(seen)) == count - 1
+        assert set(seen) < set(range(count))
+    else:
+        assert seen == list(range(count))
+        assert len(batches[-1]) == (count % batch or batch)
+
+
+@pytest.mark.parametrize(("count", "batch", "steps"), [(50_000, 128, 391), (129, 128, 1), (130, 128, 2), (128, 128, 1)])
+def test_steps_of_an_epoch(count: int, batch: int, steps: int) -> None:
+    assert steps_per_epoch(count, batch) == steps
+
+
+def test_the_image_left_out_is_another_each_epoch() -> None:
+    left_out = {next(iter(set(range(7)) - set(torch.cat(epoch_of(7, 3, epoch=e)).tolist()))) for e in range(60)}
+    assert left_out == set(range(7))
+
+
+def test_a_batch_is_a_pure_function_of_its_place() -> None:
+    places = [(seed, epoch, step) for seed in range(3) for epoch in range(12) for step in range(4)]
+    first = {p: train_batch(20, 6, seed=p[0], epoch=p[1], step=p[2]) for p in places}
+    random.Random(0).shuffle(places)
+    permutation.cache_clear()
+    for place in places:
+        # More places than the cache holds, and a global generator that others use.
+        torch.manual_seed(random.Random(str(place)).randrange(2**31))
+        halves_batch(20, (3, 3), seed=place[0], epoch=place[1], step=place[2])
+        again = train_batch(20, 6, seed=place[0], epoch=place[1], step=place[2])
+        assert torch.equal(again, first[place])
+
+
+def test_every_epoch_and_every_seed_has_its_own_order() -> None:
+    orders = [tuple(torch.cat(epoch_of(50, 10, seed=s, epoch=e)).tolist()) for s in range(8) for e in range(8)]
+    assert len(set(orders)) == len(orders)
+
+
+def test_an_image_comes_at_any_place_of_an_epoch() -> None:
+    counts = torch.zeros(10, 10)
+    for epoch in range(2000):
+        counts[torch.arange(10), torch.cat(epoch_of(10, 5, epoch=epoch))] += 1
+    # Expected 200 each, with a standard deviation of 13.4.
+    assert (counts - 200).abs().max() < 5 * 13.4
+
+
+# Halves
+
+
+def halves_of(
+    count: int, sizes: tuple[int, int], *, steps: int, seed: int = 0, epoch: int = 0
+) -> list[tuple[list[int], list[int]]]:
+    pairs = (halves_batch(count, sizes, seed=seed, epoch=epoch, step=step) for step in range(steps))
+    return [(first.tolist(), second.tolist()) for first, second in pairs]
+
+
+@pytest.mark.parametrize(("count", "sizes"), HALVES)
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_halves_are_disjoint_in_the_whole_epoch(count: int, sizes: tuple[int, int], epoch: int) -> None:
+    pairs = halves_of(count, sizes, steps=3 * count, epoch=epoch)
+    assert all((len(first), len(second)) == sizes for first, second in pairs)
+    train = {index for first, _ in pairs for index in first}
+    test = {index for _, second in pairs for index in second}
+    assert not train & test
+    # So many turns that an image left out of one is in another.
+    assert train | test == set(range(count))
+    assert len(train) == count // 2
+
+
+@pytest.mark.parametrize(("count", "sizes"), HALVES)
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_half_is_covered_once_a_turn(count: int, sizes: tuple[int, int], which: int) -> None:
+    half = (count // 2, count - count // 2)[which]
+    size = sizes[which]
+    steps = half // size
+    batches = [pair[which] for pair in halves_of(count, sizes, steps=4 * steps)]
+    turns = [list(chain(*batches[turn * steps : (turn + 1) * steps])) for turn in range(4)]
+    for turn in turns:
+        assert len(turn) == len(set(turn)) == steps * size
+        assert half - len(turn) < size
+    if half > 4:
+        assert len({tuple(turn) for turn in turns}) > 1
+
+
+def test_halves_are_drawn_anew_each_epoch_and_seed() -> None:
+    def first_half(seed: int, epoch: int) -> frozenset[int]:
+        return frozenset(chain(*(first for first, _ in halves_of(40, (5, 5), steps=4, seed=seed, epoch=epoch))))
+
+    found = [first_half(seed, epoch) for seed in range(6) for epoch in range(6)]
+    assert len(set(found)) == len(found)
+
+
+def test_halves_are_a_pure_function_of_their_place() -> None:
+    places = [(epoch, step) for epoch in range(6) for step in range(20)]
+    first = {place: halves_batch(21, (3, 4), seed=5, epoch=place[0], step=place[1]) for place in places}
+    random.Random(1).shuffle(places)
+    permutation.cache_clear()
+    for epoch, step in places:
+        for mine, other in zip(
+            halves_batch(21, (3, 4), seed=5, epoch=epoch, step=step), first[epoch, step], strict=True
+        ):
+            assert torch.equal(mine, other)
+
+
+def test_one_stream_says_nothing_about_another() -> None:
+    # The first half is not the first half of the epoch's training order, nor are the two halves' orders alike.
+    train = torch.cat(epoch_of(40, 10)).tolist()
+    pairs = halves_of(40, (20, 20), steps=1)
+    assert set(pairs[0][0]) != set(train[:20])
+    split = permutation(40, 0, "halves", 0)
+    inner = split[:20].tolist(), split[20:].tolist()
+    ranks = [[inner[i].index(index) for index in pairs[0][i]] for i in (0, 1)]
+    assert ranks[0] != ranks[1]
+
+
+# Seeds
+
+
+def test_purposes_have_seeds_of_their_own() -> None:
+    seeds = {
+        derived_seed(seed, purpose, epoch)
+        for seed in range(20)
+        for purpose in ("train", "halves", "augment", "backbone")
+        for epoch in range(20)
+    }
+    assert len(seeds) == 20 * 4 * 20
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_seed_does_not_depend_on_the_interpreter() -> None:
+    # SHA-256 of "0/train/0", its first eight bytes halved: a resumed run must find the same order tomorrow.
+    assert derived_seed(0, "train", 0) == 0x58FA7E8757E422B4 >> 1
+
+
+def test_generators_are_fresh() -> None:
+    first, again, other = generator(3, "x", 1), generator(3, "x", 1), generator(3, "x", 2)
+    draw = torch.rand(4, generator=first)
+    assert torch.equal(torch.rand(4, generator=again), draw)
+    assert not torch.equal(torch.rand(4, generator=other), draw)
+    assert not torch.equal(torch.rand(4, generator=first), draw)
+
+
+def test_seeded_leaves_the_global_generator_as_it_was() -> None:
+    torch.manual_seed(11)
+    torch.rand(3)
+    before = torch.get_rng_state()
+    with seeded(0, "a"):
+        inside = torch.rand(5)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(1)
+    with seeded(0, "a"):
+        assert torch.equal(torch.rand(5), inside)
+    with seeded(0, "b"):
+        assert not torch.equal(torch.rand(5), inside)
+    with seeded(1, "a"):
+        assert not torch.equal(torch.rand(5), inside)
+
+
+def test_seeded_gives_the_generator_back_after_an_error() -> None:
+    def draw_and_fail() -> None:
+        with seeded(0, "a"):
+            torch.rand(2)
+            raise ZeroDivisionError("a defect")
+
+    before = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        draw_and_fail()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# Streams
+
+
+def numbered(count: int) -> TrainingImages:
+    """Image i is of colour i and has label i."""
+    labels = torch.arange(count)
+    images = ImageSet(labels.to(torch.uint8)[:, None, None, None].repeat(1, 3, 4, 4), labels)
+    data = Dataset(
+        name="numbered",
+        train=images,
+        test=images,
+        classes=tuple(map(str, range(count))),
+        mean=(0.0, 0.0, 0.0),
+        std=(1 / 255, 1 / 255, 1 / 255),
+        augment=Augment(pad=0, flip=False),
+        source="the test",
+    )
+    return TrainingImages(data, seed=3, device=torch.device("cpu"))
+
+
+def colours(batch: tuple[Tensor, Tensor]) -> list[int]:
+    images, labels = batch
+    assert torch.equal(images.round().long(), labels[:, None, None, None].expand_as(images))
+    return labels.tolist()
+
+
+@pytest.mark.parametrize(("count", "batch"), [(20, 6), (21, 5), (8, 8), (10, 4)])
+def test_batches_show_each_image_once_with_its_label(count: int, batch: int) -> None:
+    batches = Batches(numbered(count), batch_size=batch)
+    steps = range(batches.steps_per_epoch)
+    seen = list(chain(*(colours(batches.batch(Train(), epoch=2, step=s)) for s in steps)))  # type: ignore[arg-type]
+    assert len(seen) == len(set(seen)) == (count - 1 if count % batch == 1 else count)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "heldout", "sizes"),
+    [
+        (20, 4, None, (4, 4)),
+        (20, 4, 7, (4, 7)),
+        (20, 15, None, (10, 10)),
+        (21, 15, None, (10, 11)),
+        (20, 4, 500, (4, 10)),
+        (20, 15, 2, (10, 2)),
+    ],
+)
+def test_halves_are_as_large_as_asked_or_as_they_can_be(
+    count: int, batch: int, heldout: int | None, sizes: tuple[int, int]
+) -> None:
+    batches = Batches(numbered(count), batch_size=batch)
+    pairs = [batches.batch(Halves(heldout_batch_size=heldout), epoch=1, step=step) for step in range(30)]
+    train = [colours(pair[0]) for pair in pairs]  # type: ignore[arg-type]
+    test = [colours(pair[1]) for pair in pairs]  # type: ignore[arg-type]
+    assert {(len(a), len(b)) for a, b in zip(train, test, strict=True)} == {sizes}
+    assert not set(chain(*train)) & set(chain(*test))
+
+
+@pytest.mark.parametrize(("count", "batch"), [(10, 11), (10, 128), (3, 4)])
+def test_a_batch_larger_than_the_data_is_refused(count: int, batch: int) -> None:
+    with pytest.raises(ConfigError, match=rf"batch_size is {batch}, .* has {count} images; take --batch_size \d"):
+        Batches(numbered(count), batch_size=batch)
+
+
+def test_a_batch_as_large_as_the_data_is_not() -> None:
+    assert Batches(numbered(10), batch_size=10).steps_per_epoch == 1

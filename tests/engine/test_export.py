@@ -1,0 +1,88 @@
+"""What is exported is the plain network, and it answers as the trained one does, to the last bit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from metadistiller import assemble
+from metadistiller.config import Config
+from metadistiller.data import evaluation_images
+from metadistiller.engine import export as exports
+from metadistiller.engine.export import export_network, load_network
+from metadistiller.errors import CheckpointError, ExportError
+from metadistiller.inspection import inspect
+
+
+@pytest.fixture
+def run(tiny_config: Config, tmp_path: Path) -> Path:
+    return assemble.train(tiny_config, tmp_path / "run", quiet=True).folder
+
+
+def test_the_exported_network_answers_as_the_trained_one_bit_for_bit(run: Path, tmp_path: Path) -> None:
+    path, compared = assemble.export(run, tmp_path / "out" / "net.safetensors")
+    assert compared == 797
+    config, dataset, method = assemble._restored(run)
+    method.eval()
+    images = evaluation_images(dataset.test.images[:50], dataset)
+    with torch.no_grad():
+        assert torch.equal(load_network(path).network(images), method.exits(images)[-1])
+    assert path.read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_no_exit_and_no_generator_weight_is_inside(run: Path, tiny_config: Config) -> None:
+    with safe_open(run / "model.safetensors", framework="pt") as file:
+        names = list(file.keys())
+        header = json.loads(file.metadata()["network"])
+        parameters = sum(
+            file.get_tensor(n).numel() for n in names if not n.endswith(("running_mean", "running_var", "tracked"))
+        )
+    assert not [name for name in names if "exit" in name or "generator" in name or "lateral" in name]
+    assert parameters == inspect(tiny_config.model, num_classes=10)["parameters"]
+    assert header["model"] == {"name": "resnet10", "stem": "cifar", "width": 4}
+    assert (header["classes"][7], header["size"]) == ("7", [32, 32])
+
+
+def test_an_export_that_differs_in_one_bit_is_refused_and_removed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, dataset, method = assemble._restored(run)
+    whole: Callable[..., exports.NetworkFile] = exports.load_network
+
+    def tampered(path: Path) -> exports.NetworkFile:
+        found = whole(path)
+        with torch.no_grad():
+            found.network.fc.bias[0] += 1e-3
+        return found
+
+    monkeypatch.setattr(exports, "load_network", tampered)
+    with pytest.raises(ExportError, match="nothing was exported"):
+        export_network(method, tmp_path / "net.safetensors", config=config, dataset=dataset)
+    assert not (tmp_path / "net.safetensors").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: b"hello", lambda data: b""])
+def test_a_damaged_file_is_refused_by_name(run: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = run / "model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        load_network(path)
+
+
+def test_batch_statistics_are_those_of_training_without_meta_steps(tiny_config: Config, tmp_path: Path) -> None:
+    """Look-ahead and held-out passes must not leak into what ships. At alpha = 1 the generator teaches nothing, so a run
+    with meta steps must ship the very network of a run without any."""
+    from dataclasses import replace
+
+    from metadistiller.config import Choice
+
+    shipped = []
+    for every in (1, 1000):
+        options = {"alpha": 1.0, "meta_every_epochs": every}
+        config = replace(tiny_config, method=Choice(name="metadistiller", options=options))
+        folder = assemble.train(config, tmp_path / str(every), quiet=True).folder
+        shipped.append((folder / "model.safetensors").read_bytes())
+    assert shipped[0] == shipped[1]

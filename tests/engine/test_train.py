@@ -1,0 +1,311 @@
+"""Same seed, same bits: whatever interrupts the run, watches it or looks into it."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from metadistiller import assemble
+from metadistiller.config import Choice, Config, Optim
+from metadistiller.engine import train as engine
+from metadistiller.engine.checkpoint import list_checkpoints, load_checkpoint
+from metadistiller.errors import CheckpointError, ConfigError, TrainingError
+from metadistiller.records import RunFolder
+
+METHODS = ("plain", "dsn", "self_distillation", "metadistiller")
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over everything that must not depend on how the run went: weights, optimizers, tables, results."""
+    checkpoint = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
+    found = hashlib.sha256()
+    for tensors in (checkpoint.method, checkpoint.optimizers):
+        for name in sorted(tensors):
+            found.update(name.encode() + tensors[name].numpy().tobytes())
+    for name in ("results.csv", "evaluation.json", "soft_targets.json", "model.safetensors"):
+        found.update((folder / name).read_bytes())
+    return found.hexdigest()
+
+
+def train(config: Config, out: Path) -> Path:
+    return assemble.train(config, out, quiet=True).folder
+
+
+class Interrupted(Exception):
+    """Stands for a kill: raised from inside the loop."""
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
+    """Let the loop do so many updates of any player, then break off."""
+    whole = engine._Run._update
+    left = [updates]
+
+    def update(self: Any, *args: Any) -> None:
+        if left[0] == 0:
+            raise Interrupted
+        left[0] -= 1
+        whole(self, *args)
+
+    monkeypatch.setattr(engine._Run, "_update", update)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny_config: Config, tmp_path: Path) -> None:
+    one, two = train(tiny_config, tmp_path / "a"), train(tiny_config, tmp_path / "b")
+    assert digest(one) == digest(two)
+    other = train(replace(tiny_config, seed=1), tmp_path / "c")
+    assert digest(one) != digest(other)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    method: str, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off in the middle of epoch 1, and again in epoch 2, with checkpoints at every step."""
+    config = tiny_config if method == "metadistiller" else replace(tiny_config, method=Choice(name=method))
+    whole = train(config, tmp_path / "whole")
+    stepwise = replace(config, checkpoint_every_steps=1)
+    broken = tmp_path / "broken"
+    interrupt_after(monkeypatch, 5)
+    with pytest.raises(Interrupted):
+        train(stepwise, broken)
+    monkeypatch.undo()
+    interrupt_after(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        assemble.resume(broken, quiet=True)
+    monkeypatch.undo()
+    assemble.resume(broken, quiet=True)
+    assert digest(broken) == digest(whole)
+
+
+def test_resume_from_every_update_of_a_run_with_two_meta_epochs(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three epochs of three steps, 9 student and 6 generator updates: also between the two players of one step."""
+    whole = digest(train(tiny_config, tmp_path / "whole"))
+    stepwise = replace(tiny_config, checkpoint_every_steps=1)
+    for updates in range(15):
+        broken = tmp_path / f"broken-{updates}"
+        interrupt_after(monkeypatch, updates)
+        with pytest.raises(Interrupted):
+            train(stepwise, broken)
+        monkeypatch.undo()
+        assemble.resume(broken, quiet=True)
+        assert digest(broken) == whole, f"differs when broken off after {updates} updates"
+
+
+def test_bfloat16_and_channels_last_resume_bitwise_too(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(tiny_config, precision="bfloat16", memory_format="channels_last")
+    whole = train(config, tmp_path / "whole")
+    interrupt_after(monkeypatch, 7)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "broken")
+    monkeypatch.undo()
+    assemble.resume(tmp_path / "broken", quiet=True)
+    assert digest(tmp_path / "broken") == digest(whole)
+
+
+def test_a_killed_process_goes_on_to_the_same_bits(tiny_config: Config, tmp_path: Path) -> None:
+    """SIGKILL at a moment nobody chose; the run is taken up by another process."""
+    config = replace(tiny_config, epochs=12, checkpoint_every_steps=1)
+    whole = train(config, tmp_path / "whole")
+    settings = tmp_path / "config.yaml"
+    settings.write_text(yaml.safe_dump(config.as_dict()))
+    killed = tmp_path / "killed"
+    words = [sys.executable, "-m", "metadistiller", "train", "--config", str(settings), "--out", str(killed), "--quiet"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while len(list_checkpoints(killed / "checkpoints")) == 0:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "result.json").exists(), "the run was over before the signal"
+    assemble.resume(killed, quiet=True)
+    assert digest(killed) == digest(whole)
+
+
+def test_nobody_who_watches_can_change_a_bit(tiny_config: Config, tmp_path: Path) -> None:
+    class Busybody:
+        """Draws from every global generator whenever it is told something."""
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *args: torch.rand(3)
+
+    quiet = train(tiny_config, tmp_path / "quiet")
+    job = assemble.assemble(tiny_config, assemble.load_data(tiny_config.data))
+    folder = RunFolder.create(tmp_path / "watched", job.config.as_dict())
+    engine.train(job, folder, watcher=Busybody(), command="")
+    assert digest(folder.path) == digest(quiet)
+
+
+def test_how_often_a_run_is_evaluated_changes_nothing_of_the_network(tiny_config: Config, tmp_path: Path) -> None:
+    often = train(tiny_config, tmp_path / "often")
+    seldom = train(replace(tiny_config, evaluate_every=3, eval_batch_size=100), tmp_path / "seldom")
+    assert (often / "model.safetensors").read_bytes() == (seldom / "model.safetensors").read_bytes()
+    rows = RunFolder(seldom).read_rows()
+    assert [bool(row["final"]) for row in rows] == [False, False, True]
+
+
+def test_methods_of_a_seed_start_from_the_same_network(tiny_config: Config) -> None:
+    dataset = assemble.load_data(tiny_config.data)
+    states = [
+        assemble.build_method(replace(tiny_config, method=Choice(name=method)), dataset).deployable().state_dict()
+        for method in METHODS
+    ]
+    for state in states[1:]:
+        assert all(torch.equal(states[0][name], value) for name, value in state.items())
+
+
+def test_alpha_one_trains_the_network_that_deep_supervision_trains(tiny_config: Config, tmp_path: Path) -> None:
+    """Eq. 4 with alpha = 1 has no soft term, so the whole run must be dsn's, bit for bit."""
+    dsn = train(replace(tiny_config, method=Choice(name="dsn")), tmp_path / "dsn")
+    for name in ("self_distillation", "metadistiller"):
+        run = train(replace(tiny_config, method=Choice(name=name, options={"alpha": 1.0})), tmp_path / name)
+        assert (run / "model.safetensors").read_bytes() == (dsn / "model.safetensors").read_bytes()
+
+
+def test_meta_epochs_are_every_m_th_from_zero(tiny_config: Config, tmp_path: Path) -> None:
+    events = RunFolder(train(tiny_config, tmp_path / "run")).read_events()
+    who = {event["epoch"]: event["objectives"] for event in events if event["event"] == "epoch"}
+    assert who == {0: ["student", "generator"], 1: ["student"], 2: ["student", "generator"]}
+
+
+def test_the_table_records_what_the_targets_are_like(tiny_config: Config, tmp_path: Path) -> None:
+    rows = RunFolder(train(tiny_config, tmp_path / "run")).read_rows()
+    for k in (1, 2, 3):
+        for row in rows:
+            assert 0 < float(row[f"target_{k}_entropy"]) < 2.303
+            assert 0.1 <= float(row[f"target_{k}_confidence"]) <= 1
+    assert rows[1]["heldout_loss"] == ""
+    assert float(rows[2]["generator_gradient_norm"]) > 0
+
+
+def test_result_holds_what_other_programs_read(tiny_config: Config, tmp_path: Path) -> None:
+    folder = train(tiny_config, tmp_path / "run")
+    result = json.loads((folder / "result.json").read_text())
+    assert {key: result[key] for key in ("method", "network", "data", "epochs", "seed")} == {
+        "method": "metadistiller",
+        "network": "resnet10",
+        "data": "digits",
+        "epochs": 3,
+        "seed": 0,
+    }
+    assert len(result["exits"]) == 3
+    assert result["seconds"] > 0
+    assert result["peak_memory_mb"] > 0
+    last = RunFolder(folder).read_rows()[-1]
+    assert [result["final"], result["ensemble"]] == [float(last["final"]), float(last["ensemble"])]
+    plain = train(replace(tiny_config, method=Choice(name="plain")), tmp_path / "plain")
+    result = json.loads((plain / "result.json").read_text())
+    assert result["exits"] == []
+    assert result["final"] == result["ensemble"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    config = replace(tiny_config, method=Choice(name="plain"), epochs=6, optim=Optim(lr=1e18, momentum=0.0))
+    with pytest.raises(TrainingError, match=r"(loss|norm) is (nan|inf|-inf) in epoch \d.*--optim\.lr"):
+        train(config, tmp_path / "run")
+    for path in list_checkpoints(tmp_path / "run" / "checkpoints"):
+        assert all(value.isfinite().all() for value in load_checkpoint(path).method.values())
+
+
+def test_a_save_that_fails_is_reported_and_training_goes_on(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = engine.save_checkpoint
+    calls = []
+
+    def second_fails(*args: Any, **options: Any) -> Path:
+        calls.append(1)
+        if len(calls) == 2:
+            raise CheckpointError("disk full")
+        return whole(*args, **options)
+
+    monkeypatch.setattr(engine, "save_checkpoint", second_fails)
+    folder = train(tiny_config, tmp_path / "run")
+    assert [e["reason"] for e in RunFolder(folder).read_events() if e["event"] == "save_failed"] == ["disk full"]
+    assert "disk full" in (folder / "log.txt").read_text()
+    assert (folder / "result.json").exists()
+
+
+def test_resume_falls_back_over_a_damaged_checkpoint_and_says_so(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tiny_config, tmp_path / "whole")
+    interrupt_after(monkeypatch, 10)
+    broken = tmp_path / "broken"
+    with pytest.raises(Interrupted):
+        train(tiny_config, broken)
+    monkeypatch.undo()
+    newest = list_checkpoints(broken / "checkpoints")[-1]
+    (newest / "method.safetensors").write_bytes(b"")
+    assemble.resume(broken, quiet=True)
+    assert f"checkpoint refused: {newest / 'method.safetensors'}" in (broken / "log.txt").read_text()
+    assert digest(broken) == digest(whole)
+
+
+def test_a_folder_that_is_there_and_a_finished_run_are_refused(tiny_config: Config, tmp_path: Path) -> None:
+    config = replace(tiny_config, epochs=1)
+    folder = train(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"run exists.*resume.*--out"):
+        train(config, folder)
+    with pytest.raises(CheckpointError, match="is finished"):
+        assemble.resume(folder)
+
+
+def test_settings_edited_behind_a_run_s_back_are_refused(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(monkeypatch, 8)
+    with pytest.raises(Interrupted):
+        train(tiny_config, tmp_path / "run")
+    monkeypatch.undo()
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("width: 4", "width: 6"))
+    with pytest.raises(CheckpointError, match="does not fit the network of config.yaml"):
+        assemble.resume(tmp_path / "run")
+    config.write_text(config.read_text().replace("name: metadistiller", "name: dsn"))
+    text = yaml.safe_load(config.read_text())
+    text["method"] = {"name": "dsn"}
+    config.write_text(yaml.safe_dump(text))
+    with pytest.raises(CheckpointError, match="method 'metadistiller', this run has 'dsn'"):
+        assemble.resume(tmp_path / "run")
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_a_folder_is_made(tiny_config: Config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"batch_size is 64.*40 images"):
+        train(replace(tiny_config, batch_size=64), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_watcher_hears_of_every_epoch(tiny_config: Config, tmp_path: Path) -> None:
+    heard: list[Mapping[str, Any]] = []
+
+    class Listener:
+        def epoch(self, row: Mapping[str, Any], images_per_second: float) -> None:
+            assert images_per_second > 0
+            heard.append(row)
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *args: None
+
+    job = assemble.assemble(tiny_config, assemble.load_data(tiny_config.data))
+    engine.train(job, RunFolder.create(tmp_path / "run", job.config.as_dict()), watcher=Listener(), command="")
+    assert [row["epoch"] for row in heard] == [0, 1, 2]

@@ -1,0 +1,251 @@
+"""The contract of a method, over every member of the family."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from metadistiller.config import Choice
+from metadistiller.data import Halves, Train
+from metadistiller.errors import ConfigError, UnknownName
+from metadistiller.lookup import find, table
+from metadistiller.methods import Method, Objective, Setting
+from metadistiller.nn import build_network
+
+PACKAGE = "metadistiller.methods"
+METHODS = sorted(table(PACKAGE))
+CLASSES, SIZE = 5, (16, 16)
+RATES = {"student": 0.1, "generator": 0.001}
+
+
+def build(name: str, options: Mapping[str, Any] | None = None, label_smoothing: float = 0.0) -> Method:
+    backbone = build_network(Choice(name="resnet10", options={"width": 4}), CLASSES)
+    member = find(PACKAGE, "method", name)
+    setting = Setting(backbone, SIZE, seed=3, label_smoothing=label_smoothing)
+    return member.build(member.configure(options or {}), setting)
+
+
+def batch(seed: int = 0, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    drawn = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 3, *SIZE, generator=drawn)
+    return images, torch.randint(CLASSES, (count,), generator=drawn)
+
+
+def batch_for(objective: Objective) -> Any:
+    return (batch(1), batch(2)) if isinstance(objective.stream, Halves) else batch(1)
+
+
+def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_its_players_own_disjoint_parameters_and_together_all_of_them(name: str) -> None:
+    method = build(name)
+    players = method.players()
+    assert "student" in players
+    owned = [id(p) for player in players.values() for p in player.module.parameters()]
+    assert len(owned) == len(set(owned))
+    assert set(owned) == {id(p) for p in method.parameters()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_every_objective_moves_its_player_and_nobody_else(name: str, epoch: int) -> None:
+    method = build(name).train()
+    for objective in method.objectives(epoch):
+        others = {id(p) for key, player in method.players().items() if key != objective.of
+                  for p in player.module.parameters()}  # fmt: skip
+        params = list(method.players()[objective.of].module.parameters())
+        losses = objective.loss(batch_for(objective), RATES)
+        assert losses.total.ndim == 0
+        assert all(not part.requires_grad and part.isfinite() for part in losses.parts.values())
+        # Without `inputs` a gradient would flow wherever there is a path: there must be none to another player.
+        losses.total.backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in params)
+        assert all(p.grad is None for p in method.parameters() if id(p) in others)
+        method.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_first_objective_is_the_student_on_the_whole_training_set(name: str) -> None:
+    for epoch in range(7):
+        first = build(name).objectives(epoch)[0]
+        assert (first.of, first.stream, first.every_steps) == ("student", Train(), 1)
+        assert "loss" in first.loss(batch(1), RATES).parts
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_exits_end_with_the_answer_of_the_network_that_ships(name: str) -> None:
+    method = build(name).eval()
+    images, _ = batch()
+    exits = method.exits(images)
+    assert all(logits.shape == (8, CLASSES) for logits in exits)
+    assert torch.equal(exits[-1], method.deployable()(images))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_ships_is_the_plain_network_and_nothing_more(name: str) -> None:
+    plain = build_network(Choice(name="resnet10", options={"width": 4}), CLASSES)
+    shipped = build(name).deployable().state_dict()
+    assert {key: value.shape for key, value in shipped.items()} == {
+        key: value.shape for key, value in plain.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_soft_targets_are_distributions_one_for_each_early_exit_or_none_at_all(name: str) -> None:
+    method = build(name).eval()
+    images, _ = batch()
+    with torch.no_grad():
+        targets = method.soft_targets(images)
+        exits = method.exits(images)
+    assert len(targets) in (0, len(exits) - 1)
+    for target in targets:
+        torch.testing.assert_close(target.sum(1), torch.ones(8))
+        assert (target >= 0).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_options_are_frozen_and_a_wrong_one_is_named(name: str) -> None:
+    member = find(PACKAGE, "method", name)
+    with pytest.raises(UnknownName, match="temprature"):
+        member.configure({"temprature": 2})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_method_adds_depends_on_the_seed_alone(name: str) -> None:
+    torch.manual_seed(1)
+    one = build(name)
+    torch.rand(17)
+    two = build(name)
+    for key, value in one.state_dict().items():
+        if "backbone" not in key and not key.startswith("student."):
+            assert torch.equal(value, two.state_dict()[key])
+
+
+# -- how the three self-boosting methods hang together -----------------------------------------------------------------
+
+
+def student_loss(method: Method) -> torch.Tensor:
+    return method.train().objectives(1)[0].loss(batch(), RATES).total
+
+
+def twins(*builds: tuple[str, Mapping[str, Any]]) -> list[Method]:
+    """Methods that start from the same student."""
+    methods = [build(name, options) for name, options in builds]
+    state = methods[0].deployable().state_dict()
+    for method in methods[1:]:
+        method.deployable().load_state_dict(state)
+    return methods
+
+
+@pytest.mark.parametrize("name", ["self_distillation", "metadistiller"])
+def test_alpha_one_is_deep_supervision(name: str) -> None:
+    method, dsn = twins((name, {"alpha": 1.0}), ("dsn", {}))
+    assert torch.equal(student_loss(method), student_loss(dsn))
+
+
+def test_targets_that_are_the_final_output_make_self_distillation() -> None:
+    """MetaDistiller with its generator replaced by S_K is self-distillation."""
+    md, sd = twins(("metadistiller", {"temperature": 2.0}), ("self_distillation", {"temperature": 2.0}))
+    md.boosting._make_targets = lambda features, logits: [logits[-1].detach()] * 3
+    assert torch.equal(student_loss(md), student_loss(sd))
+
+
+def test_no_gradient_reaches_the_final_output_through_the_targets() -> None:
+    """Eq. 3 treats T_k as a constant: with alpha = 0 the exits pull on the trunk, never on the head."""
+    method = build("self_distillation", {"alpha": 0.0}).train()
+    images, labels = batch()
+    head = method.deployable().fc
+    total = method.objectives(0)[0].loss((images, labels), RATES).total
+    (whole,) = torch.autograd.grad(total, head.weight)
+    again = copy.deepcopy(method).train()
+    final = torch.nn.functional.cross_entropy(again.exits(images)[-1], labels)
+    (hard,) = torch.autograd.grad(final, again.deployable().fc.weight)
+    torch.testing.assert_close(whole, hard)
+
+
+def test_a_generator_update_leaves_the_student_bitwise_alone() -> None:
+    method = build("metadistiller").train()
+    _, objective = method.objectives(0)
+    before = snapshot(method.boosting.student)
+    losses = objective.loss(batch_for(objective), RATES)
+    losses.total.backward(inputs=list(method.generator.parameters()))
+    torch.optim.Adam(method.generator.parameters(), lr=0.1).step()
+    after = method.boosting.student.state_dict()
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+    assert all(p.grad is None for p in method.boosting.student.parameters())
+
+
+def test_a_student_update_leaves_the_generator_s_weights_alone() -> None:
+    method = build("metadistiller").train()
+    before = {name: value.clone() for name, value in method.generator.named_parameters()}
+    student_loss(method).backward()
+    for name, value in method.generator.named_parameters():
+        assert value.grad is None
+        assert torch.equal(before[name], value)
+
+
+def test_zeta_is_the_student_s_current_rate() -> None:
+    """The meta-gradient is linear in zeta to first order and exactly zero at zeta = 0."""
+    method = build("metadistiller").train()
+    _, objective = method.objectives(0)
+
+    def size(zeta: float) -> float:
+        total = objective.loss((batch(1), batch(2)), {"student": zeta, "generator": 1.0}).total
+        found = torch.autograd.grad(total, list(method.generator.parameters()))
+        return torch.cat([g.flatten() for g in found]).norm().item()
+
+    assert size(0.0) == 0.0
+    assert size(2e-6) == pytest.approx(2 * size(1e-6), rel=1e-2)
+
+
+def test_meta_epochs_and_steps_follow_their_options() -> None:
+    method = build("metadistiller", {"meta_every_epochs": 3, "meta_every_steps": 4, "heldout_batch_size": 7})
+    assert [len(method.objectives(epoch)) for epoch in range(7)] == [2, 1, 1, 2, 1, 1, 2]
+    assert method.objectives(3)[1].every_steps == 4
+    assert method.objectives(3)[1].stream == Halves(heldout_batch_size=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("metadistiller", {"alpha": 1.5}, r"method\.alpha is 1\.5"),
+        ("metadistiller", {"temperature": 0.0}, r"method\.temperature is 0\.0"),
+        ("metadistiller", {"meta_every_epochs": 0}, r"method\.meta_every_epochs is 0"),
+        ("metadistiller", {"meta_every_steps": 0}, r"method\.meta_every_steps is 0"),
+        ("metadistiller", {"generator_lr": -1.0}, r"method\.generator_lr is -1\.0"),
+        ("metadistiller", {"generator_width": "mirrored"}, r"method\.generator_width is 'mirrored'"),
+        ("metadistiller", {"generator_width": 0}, r"method\.generator_width is 0"),
+        ("metadistiller", {"heldout": "last"}, r"method\.heldout is 'last'"),
+        ("metadistiller", {"heldout_batch_size": 0}, r"method\.heldout_batch_size is 0"),
+        ("self_distillation", {"alpha": -0.1}, r"method\.alpha is -0\.1"),
+        ("self_distillation", {"inner_width": 0}, r"method\.inner_width is 0"),
+        ("dsn", {"exit_weight": 0.0}, r"method\.exit_weight is 0\.0"),
+    ],
+)
+def test_options_out_of_range_are_refused_with_the_value(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find(PACKAGE, "method", name).configure(options)
+
+
+def test_the_exits_weight_of_dsn_scales_the_exits_alone() -> None:
+    half, one = twins(("dsn", {"exit_weight": 0.5}), ("dsn", {}))
+    found = half.train().objectives(0)[0].loss(batch(), RATES)
+    hard = sum(found.parts[f"exit_{k}_hard"] for k in (1, 2, 3))
+    torch.testing.assert_close(found.total, found.parts["final_hard"] + 0.5 * hard)
+    torch.testing.assert_close(student_loss(one), found.parts["final_hard"] + hard)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_label_smoothing_reaches_every_hard_term(name: str) -> None:
+    smooth, sharp = build(name, label_smoothing=0.3), build(name)
+    smooth.load_state_dict(sharp.state_dict())
+    a = smooth.train().objectives(1)[0].loss(batch(), RATES).parts
+    b = sharp.train().objectives(1)[0].loss(batch(), RATES).parts
+    hard = [key for key in a if key.endswith("_hard")]
+    assert len(hard) == len(build(name).exits(batch()[0]))
+    assert all(not torch.isclose(a[key], b[key]) for key in hard)

@@ -1,0 +1,129 @@
+"""A comparison trains every pair once, takes up what is unfinished, and its table is arithmetic on the runs."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from metadistiller import cli, compare
+from metadistiller.config import Choice, Config
+from metadistiller.errors import ConfigError, RunError
+from metadistiller.paired import t_quantile
+
+WORDS = (
+    "--data digits --data.train_per_class 4 --model resnet10 --model.width 4 --epochs 2 --batch_size 16 "
+    "--precision float32 --memory_format contiguous --threads 1 --eval_batch_size 400"
+).split()
+
+
+def finish(pair: compare.Pair, final: float, ensemble: float) -> None:
+    """A finished run that nobody trained."""
+    pair.folder.path.mkdir(parents=True)
+    pair.folder.result.write_text(
+        json.dumps({"final": final, "ensemble": ensemble, "seconds": 2.0, "peak_memory_mb": 100.0})
+    )
+
+
+@pytest.fixture
+def pairs(tiny_config: Config, tmp_path: Path) -> list[compare.Pair]:
+    rows = {name: replace(tiny_config, method=Choice(name=name)) for name in ("plain", "dsn")}
+    return compare.plan(rows, range(3), tmp_path)
+
+
+def test_all_methods_of_a_seed_come_before_the_next_seed(pairs: list[compare.Pair]) -> None:
+    assert [(pair.label, pair.config.seed) for pair in pairs] == [
+        (label, seed) for seed in range(3) for label in ("plain", "dsn")
+    ]
+
+
+def test_the_table_is_mean_deviation_and_paired_difference(pairs: list[compare.Pair], tmp_path: Path) -> None:
+    finals = {"plain": [70.0, 72.0, 74.0], "dsn": [71.0, 72.5, 76.5]}
+    for pair in pairs:
+        finish(pair, finals[pair.label][pair.config.seed], 80.0)
+    summary = compare.write_summary(pairs, tmp_path, command="c")
+    plain, dsn = summary["rows"]
+    assert (plain["method"], plain["n"], plain["final_mean"], plain["final_std"]) == ("plain", 3, 72.0, 2.0)
+    assert (plain["delta_to_plain"], plain["ci95"]) == (None, None)
+    differences = [1.0, 0.5, 2.5]
+    mean = sum(differences) / 3
+    deviation = math.sqrt(sum((d - mean) ** 2 for d in differences) / 2)
+    half = t_quantile(0.975, 2) * deviation / math.sqrt(3)
+    assert dsn["delta_to_plain"] == pytest.approx(mean)
+    assert dsn["ci95"] == pytest.approx([mean - half, mean + half])
+    assert dsn["ensemble_std"] == 0
+    assert json.loads((tmp_path / "compare.json").read_text()) == summary
+    assert "| dsn | 3 | 73.33 ± 2.84 | 80.00 ± 0.00 | +1.33 (" in (tmp_path / "compare.md").read_text()
+
+
+def test_unfinished_rows_say_how_many_they_stand_on(pairs: list[compare.Pair], tmp_path: Path) -> None:
+    finish(pairs[0], 70.0, 71.0)
+    plain, dsn = compare.write_summary(pairs, tmp_path, command="c")["rows"]
+    assert (plain["n"], plain["final_std"]) == (1, None)
+    assert (dsn["n"], dsn["final_mean"], dsn["delta_to_plain"]) == (0, None, None)
+    finish(pairs[1], 71.0, 71.0)
+    _, dsn = compare.write_summary(pairs, tmp_path, command="c")["rows"]
+    assert (dsn["delta_to_plain"], dsn["ci95"]) == (1.0, None)
+
+
+def test_a_folder_with_other_settings_is_refused_by_the_setting(tiny_config: Config, tmp_path: Path) -> None:
+    from metadistiller.records import RunFolder
+
+    rows = {"plain": replace(tiny_config, method=Choice(name="plain"))}
+    (pair,) = compare.plan(rows, [0], tmp_path)
+    RunFolder.create(pair.folder.path, pair.config.as_dict())
+    assert len(compare.plan(rows, [0], tmp_path)) == 1
+    with pytest.raises(ConfigError, match=r"begun with epochs=3, now 9.*--out"):
+        compare.plan({"plain": replace(rows["plain"], epochs=9)}, [0], tmp_path)
+
+
+def test_a_run_that_fails_is_named_after_all_others_are_done(
+    pairs: list[compare.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(pair: compare.Pair) -> str | None:
+        if (pair.label, pair.config.seed) == ("dsn", 1):
+            return "the disk is full"
+        finish(pair, 50.0, 50.0)
+        return None
+
+    monkeypatch.setattr(compare, "_train", train)
+    heard: list[str] = []
+    with pytest.raises(RunError, match=r"1 of 6 runs failed: the disk is full"):
+        compare.run(pairs, tmp_path, tell=heard.append, command="c")
+    assert [row["n"] for row in json.loads((tmp_path / "compare.json").read_text())["rows"]] == [3, 2]
+    assert len(heard) == 6
+
+
+def test_the_command_trains_resumes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """End to end: two rows of one seed in processes of their own; the second time nothing is trained again."""
+    out = tmp_path / "all"
+    words = ["compare", *WORDS, "--methods", "plain,dsn:exit_weight=0.5", "--seeds", "1", "--out", str(out)]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out.strip().splitlines()
+    assert printed[-1] == str(out)
+    assert any("dsn:exit_weight=0.5" in line for line in printed)
+    rows = json.loads((out / "compare.json").read_text())["rows"]
+    assert [(row["method"], row["n"]) for row in rows] == [("plain", 1), ("dsn:exit_weight=0.5", 1)]
+    result = out / "plain" / "s0" / "result.json"
+    before = result.stat().st_mtime_ns
+    assert cli.main(words) == 0
+    assert result.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "plain,dns"], "did you mean 'dsn'"),
+        (["--methods", "dsn:exit_wieght=1"], "did you mean '--method.exit_weight'"),
+        (["--methods", "dsn:exit_weight"], "is not OPTION=VALUE"),
+        (["--methods", ","], "--methods names none"),
+        (["--seeds", "0"], "--seeds is 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["compare", *words, "--out", str(tmp_path / "x")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
