@@ -251,7 +251,8 @@ def test_a_run_without_a_checkpoint(command: str, capsys: Captured, tmp_path: Pa
 
 def test_resume_of_a_finished_run(capsys: Captured, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("data: {name: digits}\n", encoding="utf-8")
-    (tmp_path / "result.json").write_text("{}", encoding="utf-8")
+    for name in ("result.json", "report.html"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
     code, err = fails(["resume", str(tmp_path)], capsys)
     assert code == 1
     assert f"{tmp_path} is finished" in err

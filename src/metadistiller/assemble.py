@@ -23,7 +23,7 @@ from .errors import CheckpointError, ConfigError
 from .lookup import find
 from .methods import Method, Setting
 from .nn import build_network
-from .records import RunFolder
+from .records import RunFolder, read_json
 from .settings import FAMILIES, load_config
 
 
@@ -117,9 +117,14 @@ def train(config: Config, out: str | Path | None = None, *, quiet: bool = False,
 def resume(run: str | Path, *, quiet: bool = False, command: str = "") -> Trained:
     """Go on from the newest valid checkpoint of a run folder, with the run's own settings.
 
+    A run that was killed between its result and its report gets the report.
+
     Raises: CheckpointError, DataError, TrainingError.
     """
     folder = RunFolder.open(run)
+    if folder.finished and not folder.report.exists():
+        report.write(folder.path)
+        return Trained(folder.path, read_json(folder.result))
     if folder.finished:
         raise CheckpointError(f"{run} is finished ({folder.result.name} is there); start a new run for more epochs")
     config = load_config(folder)

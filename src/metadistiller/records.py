@@ -3,7 +3,7 @@
 config.yaml          the Config, every default written out
 events.jsonl         one JSON object a line: what happened, when (seconds since the run began, over all resumes)
 results.csv          one row an epoch; holds no clock, so a resumed run writes the very same file
-result.json          written last: the run is finished when it is there
+result.json          written last but for the report: the run is finished when it is there
 evaluation.json      counts behind the result: top-1 and top-5 of every output, confusion matrix of the final one
 soft_targets.json    three test images with their soft targets T_k and the final output (Fig. 3)
 checkpoints/         hashed folders, see engine/checkpoint.py

@@ -61,12 +61,14 @@ class Machine:
 
     @classmethod
     def of(cls, config: Config) -> "Machine":
-        """Also sets torch's number of threads, which changes the last bits of every sum."""
+        """Also sets torch's number of threads, which changes the last bits of every sum, and cuDNN's switches."""
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         device = torch.device(config.device)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
+            # Convolutions in TF32 keep 10 bits, fewer than the meta-gradient's differences need.
+            torch.backends.cudnn.allow_tf32 = False
             torch.cuda.reset_peak_memory_stats(device)
         return cls(device, config.precision == "bfloat16", config.memory_format == "channels_last")
 

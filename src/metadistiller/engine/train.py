@@ -68,6 +68,7 @@ def train(job: Job, folder: RunFolder, *, watcher: Watcher, command: str) -> dic
         command=command,
         epoch=progress.epoch,
         step=progress.step,
+        seconds=run.seconds,
     )
     watcher.begin(job, folder, progress)
     evaluation = None
@@ -244,4 +245,4 @@ class _Run:
         except CheckpointError as error:
             # Losing a save is better than losing the run: the checkpoint before it is still whole.
             self.watcher.note(f"checkpoint not saved, training goes on: {error}")
-            self.folder.append_event("save_failed", reason=str(error))
+            self.folder.append_event("save_failed", reason=str(error), seconds=self.seconds)

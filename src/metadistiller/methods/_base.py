@@ -52,7 +52,7 @@ class Losses:
 
     Attributes:
         total: scalar to minimise.
-        parts: detached scalars for the record, by name.
+        parts: detached scalars for the record, by name; the student's hold its "loss".
     """
 
     total: Tensor

@@ -39,7 +39,7 @@ class Options:
     temperature: float = 1.0
     meta_every_epochs: int = 5
     meta_every_steps: int = 1
-    generator_lr: float = 0.01
+    generator_lr: float = 0.001
     generator_width: int | Literal["mirror"] = "mirror"
     heldout: Literal["final", "all"] = "final"
     heldout_batch_size: int | None = None

@@ -11,9 +11,9 @@ def digits() -> Config:
     return Config(
         data=Choice(name="digits"),
         model=Choice(name="resnet10", options={"width": 16}),
-        method=Choice(name="metadistiller", options={"meta_every_epochs": 2}),
+        method=Choice(name="metadistiller"),
         optim=Optim(lr=0.05, weight_decay=5e-4, schedule="cosine", warmup_epochs=1),
-        epochs=30,
+        epochs=15,
         batch_size=64,
     )
 
