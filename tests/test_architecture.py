@@ -30,7 +30,7 @@ def run(code: str) -> str:
         "import metadistiller",
         "import metadistiller.report",
         "import metadistiller.records, metadistiller.config, metadistiller.lookup, metadistiller.errors",
-        "import metadistiller; metadistiller.recipe('digits'); metadistiller.recipes()",
+        "import metadistiller; metadistiller.recipe('digits'); metadistiller.recipes.recipes()",
         "from metadistiller.cli import main; main(['--help'])",
     ],
 )
@@ -91,8 +91,13 @@ def test_the_engine_names_no_method() -> None:
         assert not strings & names, f"{path.name} knows {strings & names}"
 
 
-def test_every_exported_function_says_what_it_does() -> None:
+def test_every_public_class_says_what_it_is() -> None:
     for path in SOURCES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path.name}: class {node.name}"
+
+
+def test_every_public_name_says_what_it_does() -> None:
+    for name in set(metadistiller.__all__) - {"__version__"}:
+        assert getattr(metadistiller, name).__doc__, name

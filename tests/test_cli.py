@@ -246,7 +246,7 @@ def test_a_run_without_a_checkpoint(command: str, capsys: Captured, tmp_path: Pa
     (tmp_path / "config.yaml").write_text("model: {name: resnet10, width: 4}\ndata: {name: digits}\n", encoding="utf-8")
     code, err = fails([command, str(tmp_path)], capsys)
     assert code == 1
-    assert f"{tmp_path} has no usable checkpoint" in err
+    assert f"{tmp_path} has no checkpoint yet" in err
 
 
 def test_resume_of_a_finished_run(capsys: Captured, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from metadistiller.config import Choice, Config
 from metadistiller.errors import ConfigError, RunError
 from metadistiller.paired import t_quantile
 
-WORDS = (
-    "--data digits --data.train_per_class 4 --model resnet10 --model.width 4 --epochs 2 --batch_size 16 "
-    "--precision float32 --memory_format contiguous --threads 1 --eval_batch_size 400"
-).split()
+WORDS = [
+    *("--data", "digits", "--data.train_per_class", "4", "--model", "resnet10", "--model.width", "4"),
+    *("--epochs", "2", "--batch_size", "16", "--eval_batch_size", "400"),
+    *("--precision", "float32", "--memory_format", "contiguous", "--threads", "1"),
+]
 
 
 def finish(pair: compare.Pair, final: float, ensemble: float) -> None:
@@ -111,6 +112,18 @@ def test_the_command_trains_resumes_and_prints(tmp_path: Path, capsys: pytest.Ca
     assert result.stat().st_mtime_ns == before
 
 
+def test_a_run_s_own_settings_can_be_compared(tiny_config: Config, tmp_path: Path) -> None:
+    """What its config.yaml says of the method gives way to the rows; all else holds."""
+    import yaml
+
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tiny_config.as_dict()))
+    for label in ("plain", "dsn:exit_weight=0.5", "metadistiller"):
+        config = cli._with_method(["--config", str(path)], label, lambda parser: None)
+        assert (config.method.name, config.epochs, config.batch_size) == (label.partition(":")[0], 3, 16)
+    assert config.method.options["generator_lr"] == 0.001
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -119,6 +132,9 @@ def test_the_command_trains_resumes_and_prints(tmp_path: Path, capsys: pytest.Ca
         (["--methods", "dsn:exit_weight"], "is not OPTION=VALUE"),
         (["--methods", ","], "--methods names none"),
         (["--seeds", "0"], "--seeds is 0"),
+        (["--seed", "7"], "compare takes --seeds"),
+        (["--method", "dsn"], "say it of a row"),
+        (["--method.alpha=0.3"], "say it of a row"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

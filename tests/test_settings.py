@@ -423,8 +423,8 @@ def test_a_group_that_is_no_group(text: str) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--config", "nowhere.yaml"], "'nowhere.yaml': there is no such file"),
-        (["--config"], "no such file"),
+        (["--config", "nowhere.yaml"], "--config nowhere.yaml: there is no such file"),
+        (["--config"], "needs the path"),
         (["--config", "a: [\n"], "not YAML"),
         (["--config", "- a\n- b\n"], "holds list, not settings by name"),
         (["--data"], "--data needs a name"),

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .config import Choice, Config, Optim
-from .recipes import recipe, recipes
+from .recipes import recipe
 
 if TYPE_CHECKING:
     from .assemble import Trained, evaluate_run, export, resume, train
+    from .engine.export import load_network
     from .inspection import inspect
 
 __all__ = [
@@ -27,8 +28,8 @@ __all__ = [
     "evaluate_run",
     "export",
     "inspect",
+    "load_network",
     "recipe",
-    "recipes",
     "resume",
     "train",
 ]
@@ -38,6 +39,7 @@ _HOME = {
     "evaluate_run": "assemble",
     "export": "assemble",
     "inspect": "inspection",
+    "load_network": "engine.export",
     "resume": "assemble",
     "train": "assemble",
 }

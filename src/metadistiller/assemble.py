@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -20,16 +20,16 @@ from .engine.train import Job, Watcher
 from .engine.train import train as train_job
 from .engine.watch import Everyone, Lines, LiveDisplay
 from .errors import CheckpointError, ConfigError
-from .lookup import find
+from .lookup import FAMILIES, find
 from .methods import Method, Setting
 from .nn import build_network
 from .records import RunFolder, read_json
-from .settings import FAMILIES, load_config
+from .settings import load_config
 
 
 def load_data(data: Choice) -> Dataset:
     """The data set called `data.name`. Raises: UnknownName, ConfigError, DataError."""
-    member = find("metadistiller.data", "data set", data.name)
+    member = find(*FAMILIES["data"], data.name)
     dataset: Dataset = member.build(member.configure(data.options))
     return dataset
 
@@ -38,7 +38,7 @@ def build_method(config: Config, dataset: Dataset) -> Method:
     """Network and method, with weights that depend on the seed alone. Raises: UnknownName, ConfigError, ShapeError."""
     with seeded(config.seed, "backbone"):
         backbone = build_network(config.model, dataset.num_classes)
-    member = find("metadistiller.methods", "method", config.method.name)
+    member = find(*FAMILIES["method"], config.method.name)
     setting = Setting(backbone, dataset.size, config.seed, config.label_smoothing)
     method: Method = member.build(member.configure(config.method.options), setting)
     return method
@@ -50,7 +50,7 @@ def assemble(config: Config, dataset: Dataset) -> Job:
     machine = machines.Machine.of(config)
     method = build_method(config, dataset)
     machine.place(method)
-    images = TrainingImages(dataset, seed=config.seed, device=machine.device)
+    images = TrainingImages(dataset, seed=config.seed, device=machine.device, memory_format=machine.memory_format)
     return Job(config, dataset, Batches(images, batch_size=config.batch_size), method, machine)
 
 
@@ -92,7 +92,6 @@ class Trained:
     Attributes:
         folder: where everything is.
         result: what result.json holds.
-        evaluation: the counts behind it.
     """
 
     folder: Path
@@ -103,7 +102,7 @@ def train(config: Config, out: str | Path | None = None, *, quiet: bool = False,
     """Train from the beginning into a new folder; writes the report. What `metadistiller train` does.
 
     Args:
-        config: see Config; recipes.recipe("digits") is one.
+        config: see Config; metadistiller.recipe("digits") makes one.
         out: the run folder, which must not exist; None takes runs/DATA-NETWORK-METHOD-sSEED.
         quiet: nothing on standard output; the run's log.txt is written all the same.
         command: for the record.
@@ -132,14 +131,37 @@ def resume(run: str | Path, *, quiet: bool = False, command: str = "") -> Traine
 
 
 def _run(job: Job, folder: RunFolder, *, quiet: bool, command: str) -> Trained:
-    with _watching(folder, quiet=quiet) as watcher:
+    with folder.locked(), _watching(folder, quiet=quiet) as watcher:
         result = train_job(job, folder, watcher=watcher, command=command)
     report.write(folder.path)
     return Trained(folder.path, result)
 
 
-def _restored(run: str | Path) -> tuple[Config, Dataset, Method]:
-    """A run's method with the weights of its newest valid checkpoint, on the processor."""
+@dataclass(frozen=True)
+class Restored:
+    """A run taken up again to be looked at.
+
+    Attributes:
+        config: as the run has it.
+        dataset: as the run has it.
+        method: on the processor, with the weights of the newest checkpoint.
+        epochs_done: how many epochs those weights have seen.
+        refused: why newer checkpoints were not taken; empty for a run that is whole.
+    """
+
+    config: Config
+    dataset: Dataset
+    method: Method
+    epochs_done: int
+    refused: list[str]
+
+
+def restore(run: str | Path) -> Restored:
+    """The newest valid checkpoint of a run.
+
+    Raises: CheckpointError where there is none, or where that of a finished run is not its last epoch's: its network
+        would not be the one that result.json speaks of.
+    """
     folder = RunFolder.open(run)
     config = load_config(folder)
     dataset = load_data(config.data)
@@ -147,37 +169,48 @@ def _restored(run: str | Path) -> tuple[Config, Dataset, Method]:
     identity = {"method": config.method.name, "network": config.model.name, "data": config.data.name}
     checkpoint, refused = newest_valid(folder.checkpoints, identity)
     if checkpoint is None:
-        reasons = "; ".join(refused) or "there is none"
-        raise CheckpointError(f"{run} has no usable checkpoint ({reasons}); train it first")
+        raise CheckpointError(f"{run} has no checkpoint yet; train it first")
+    done = checkpoint.progress.epoch
+    if folder.finished and done < config.epochs:
+        reasons = "; ".join(refused) or "a save had failed"
+        raise CheckpointError(
+            f"{run} is finished, but its last usable checkpoint has {done} of {config.epochs} epochs ({reasons}); "
+            f"the trained network itself is {folder.weights}"
+        )
     try:
         method.load_state_dict(checkpoint.method)
     except RuntimeError as error:
         raise CheckpointError(
             f"the checkpoint of {run} does not fit its config.yaml ({str(error).splitlines()[-1].strip()})"
         ) from None
-    return config, dataset, method
+    return Restored(config, dataset, method, done, refused)
 
 
-def evaluate_run(run: str | Path, *, ensemble: str | None = None) -> tuple[Config, Evaluation]:
-    """Test accuracy of a run's newest checkpoint, finished or not.
+def evaluate_run(
+    run: str | Path, *, ensemble: Literal["logits", "probabilities"] | None = None
+) -> tuple[Restored, Evaluation]:
+    """Test accuracy of a run's newest checkpoint, finished or not; on this machine's own best device.
 
     Args:
-        ensemble: logits or probabilities; None takes the run's own.
+        ensemble: None takes the run's own.
+    Raises: ConfigError, CheckpointError, DataError.
     """
     if ensemble not in (None, "logits", "probabilities"):
         raise ConfigError(f"ensemble is {ensemble!r}; take logits or probabilities")
-    config, dataset, method = _restored(run)
+    found = restore(run)
+    # The run may have been trained where there is a GPU, and be looked at where there is none.
+    config = machines.resolve(replace(found.config, device="auto"))
     machine = machines.Machine.of(config)
-    machine.place(method)
-    found = evaluate(
-        method,
-        dataset,
-        dataset.test,
+    machine.place(found.method)
+    evaluation = evaluate(
+        found.method,
+        found.dataset,
+        found.dataset.test,
         machine=machine,
         batch_size=config.eval_batch_size,
-        ensemble=ensemble or config.ensemble,  # type: ignore[arg-type]  # checked above
+        ensemble=ensemble or config.ensemble,
     )
-    return config, found
+    return found, evaluation
 
 
 def export(run: str | Path, out: str | Path | None = None) -> tuple[Path, int]:
@@ -186,9 +219,9 @@ def export(run: str | Path, out: str | Path | None = None) -> tuple[Path, int]:
     Returns: the file, and how many images gave bitwise the same logits.
     Raises: ExportError where one did not.
     """
-    config, dataset, method = _restored(run)
+    found = restore(run)
     path = Path(out) if out is not None else Path(run) / "exported.safetensors"
     if path.is_dir():
         raise ConfigError(f"--out {path} is a folder; name a file, such as {path / 'network.safetensors'}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path, export_network(method, path, config=config, dataset=dataset)
+    return path, export_network(found.method, path, config=found.config, dataset=found.dataset)

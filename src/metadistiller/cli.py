@@ -35,6 +35,11 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        print(f"error: {error}; a run that had begun goes on with 'metadistiller resume RUN'", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; 'metadistiller resume RUN' goes on from the run's last checkpoint", file=sys.stderr)
         return INTERRUPTED
@@ -136,6 +141,7 @@ def _compare(words: list[str]) -> None:
         parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 of each method; >= 1")
         parser.add_argument("--out", type=str, default=None, help="the folder of all runs; may hold some already")
 
+    _refuse_of_rows(words)
     settings = parse(words, command="metadistiller compare", add_extras=add)
     if settings.extras["seeds"] < 1:
         raise ConfigError(f"--seeds is {settings.extras['seeds']}; take 1 or more")
@@ -158,6 +164,16 @@ def _compare(words: list[str]) -> None:
     print(out)
 
 
+def _refuse_of_rows(words: Sequence[str]) -> None:
+    """Raises: ConfigError for what a row of the table says, not the whole of it."""
+    for word in words:
+        option = word.partition("=")[0].replace("-", "_")
+        if option == "__method" or option.startswith("__method."):
+            raise ConfigError(f"{word}: say it of a row, --methods METHOD:OPTION=VALUE")
+        if option == "__seed":
+            raise ConfigError(f"{word}: compare takes --seeds N, for seeds 0 to N-1")
+
+
 def _with_method(words: Sequence[str], label: str, add: "Callable[[ArgumentParser], None]") -> "Config":
     """The words' Config with the row's method in place of theirs."""
     from .settings import parse
@@ -166,10 +182,8 @@ def _with_method(words: Sequence[str], label: str, add: "Callable[[ArgumentParse
     for option in options:
         if "=" not in option:
             raise ConfigError(f"--methods: {option!r} in {label!r} is not OPTION=VALUE")
-    # The words' own --method.OPTION belong to no row in particular.
-    own = [word for word in words if not word.startswith("--method.") and not word.startswith("--method=")]
     row = [f"--method={name}", *(f"--method.{option}" for option in options)]
-    return parse([*own, *row], command="metadistiller compare", add_extras=add).config
+    return parse(words, command="metadistiller compare", add_extras=add, method=row).config
 
 
 # -- looking --------------------------------------------------------------------------------------------------------
@@ -182,15 +196,17 @@ def _evaluate(words: list[str]) -> None:
     parser.add_argument("--ensemble", help="mean of logits or of probabilities; the run's own otherwise")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = _parse(parser, words)
-    from .assemble import evaluate_run, load_data
+    from .assemble import evaluate_run
 
-    config, found = evaluate_run(given.run, ensemble=given.ensemble)
+    restored, found = evaluate_run(given.run, ensemble=given.ensemble)
+    for reason in restored.refused:
+        print(f"checkpoint refused: {reason}", file=sys.stderr)
     if given.json:
         scores = {"exits": found.exits, "final": found.final, "ensemble": found.ensemble, "loss": found.loss}
-        print(json.dumps({**scores, "count": found.count}))
+        print(json.dumps({**scores, "count": found.count, "epochs": restored.epochs_done}))
     else:
-        classes = load_data(config.data).classes
-        _print_evaluation(str(given.run), found.as_dict(classes))
+        title = f"{given.run} after {restored.epochs_done} of {restored.config.epochs} epochs"
+        _print_evaluation(title, found.as_dict(restored.dataset.classes))
 
 
 def _inspect(words: list[str]) -> None:
@@ -208,8 +224,8 @@ def _inspect(words: list[str]) -> None:
     from .inspection import inspect
 
     options = {key: getattr(given, key) for key in ("stem", "width") if getattr(given, key) is not None}
-    if given.generator != "mirror" and not given.generator.isdigit():
-        raise ConfigError(f"--generator is {given.generator!r}; take mirror or a number of channels")
+    if given.generator != "mirror" and not (given.generator.isdecimal() and int(given.generator) > 0):
+        raise ConfigError(f"--generator is {given.generator!r}; take mirror, or channels from 1 on")
     found = inspect(
         Choice(name=given.name, options=options),
         num_classes=given.classes,
@@ -241,14 +257,10 @@ def _list(words: list[str]) -> None:
     parser = _parser("list", _list)
     parser.add_argument("what", nargs="?", choices=("networks", "methods", "data", "recipes"))
     given = _parse(parser, words)
-    from .lookup import table
+    from .lookup import FAMILIES, table
     from .recipes import recipes
 
-    packages = {
-        "networks": "metadistiller.nn.backbones",
-        "methods": "metadistiller.methods",
-        "data": "metadistiller.data",
-    }
+    packages = {"networks": FAMILIES["model"][0], "methods": FAMILIES["method"][0], "data": FAMILIES["data"][0]}
     for what in [given.what] if given.what else [*packages, "recipes"]:
         if what == "recipes":
             lines = {name: (make.__doc__ or "").splitlines()[0] for name, make in recipes().items()}

@@ -110,7 +110,7 @@ class Config:
         epochs: passes over the training set; >= 1. Paper 4.1: 200.
         batch_size: images a step; >= 2, because batch normalisation needs a batch. The paper is silent; 128.
         label_smoothing: mass moved from the label to all classes in every hard-label loss of training, 0 to below 1.
-        seed: of everything that is drawn; the same seed on the same machine gives the same bits.
+        seed: of everything that is drawn; on a processor the same seed, machine and threads give the same bits.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
         precision: of the student's step: float32, bfloat16 (autocast), or auto: bfloat16 where the processor has it.
             The meta step and evaluation are float32 always.

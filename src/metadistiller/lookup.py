@@ -11,6 +11,7 @@ Options fields.
 """
 
 import importlib
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
@@ -19,6 +20,13 @@ from types import ModuleType
 from typing import Any
 
 from .errors import ConfigError, UnknownName
+
+# What may be chosen by name -> the package of its members, and what one of them is called.
+FAMILIES = {
+    "data": ("metadistiller.data", "data set"),
+    "model": ("metadistiller.nn.backbones", "network"),
+    "method": ("metadistiller.methods", "method"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,14 @@ class Member:
         """
         options = self.configure(given)
         values = {field.name: getattr(options, field.name) for field in fields(self.options)}
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in values.items()
-            if key not in self.preset
-        }
+        return {key: _plain(value) for key, value in values.items() if key not in self.preset}
+
+
+def _plain(value: Any) -> Any:
+    """As YAML and JSON have it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def modules(package: str) -> list[ModuleType]:

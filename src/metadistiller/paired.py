@@ -38,6 +38,7 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Differe
 
 def t_quantile(probability: float, degrees: int) -> float:
     """The value that Student's t with so many degrees of freedom stays below, for a probability from 0.5 to below 1."""
+    assert 0.5 <= probability < 1
     low, high = 0.0, 1.0
     while _t_cumulative(high, degrees) < probability:
         high *= 2

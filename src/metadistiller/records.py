@@ -13,28 +13,18 @@ report.html          all of the above to look at
 """
 
 import csv
+import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .errors import CheckpointError, ConfigError
-
-RESULT_KEYS = (
-    "method",
-    "network",
-    "data",
-    "epochs",
-    "exits",
-    "final",
-    "ensemble",
-    "seconds",
-    "peak_memory_mb",
-    "seed",
-)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,6 +49,14 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} is not there; is {path.parent} the folder of a finished run?") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}); it was damaged or edited") from None
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 class RunFolder:
@@ -123,8 +121,9 @@ class RunFolder:
                 f"{path} exists and is not empty; continue that run with 'metadistiller resume {path}', "
                 "or choose another --out"
             )
-        folder.checkpoints.mkdir(parents=True)
-        write_text(folder.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_text(folder.config, text)
         return folder
 
     @classmethod
@@ -144,21 +143,37 @@ class RunFolder:
             raise CheckpointError(f"{self.config} holds no settings; it was damaged or edited")
         return values
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else trains in this folder meanwhile. Raises: CheckpointError where somebody does.
+
+        The operating system lets go of the lock when the process ends, however it ends.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise CheckpointError(f"{self.path} is being trained by another process; wait for it to end") from None
+            yield
+
     def append_event(self, kind: str, **fields: Any) -> None:
-        with self.events.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": kind, **fields}, allow_nan=False) + "\n")
+        line = json.dumps({"event": kind, **fields}, allow_nan=False).encode() + b"\n"
+        with self.events.open("a+b") as file:
+            # A kill may have cut the last line short; it stays alone on its line.
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            file.write(line)
 
     def read_events(self) -> Iterator[dict[str, Any]]:
-        """The events in order; a last line cut short by a kill is left out."""
+        """The events in order; a line that a kill or a power cut has cut short is left out."""
         if not self.events.exists():
             return
         with self.events.open(encoding="utf-8") as file:
             for line in file:
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    if line.endswith("\n"):
-                        raise CheckpointError(f"{self.events} has a line that is not JSON: {line[:80]!r}") from None
+                event = _object(line)
+                if event is not None:
+                    yield event
 
     def read_rows(self) -> list[dict[str, str]]:
         if not self.results.exists():
@@ -169,12 +184,11 @@ class RunFolder:
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """All rows at once: a method whose later epochs have more parts widens the table."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        partial = self.results.with_name(self.results.name + ".tmp")
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self.results)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.results, text.getvalue())
 
     def rewind(self, epochs_done: int) -> None:
         """Drop the rows of epochs that a resumed run will do again."""

@@ -5,6 +5,7 @@ depend on which one is named, so the names are found first; short forms (`--data
 cifar100`); and an option that does not exist is answered with the one that was probably meant.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,15 +16,10 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from .config import Choice, Config, Optim
 from .errors import ConfigError, UnknownName
-from .lookup import Member, find, modules
+from .lookup import FAMILIES, Member, find, modules, table
 from .recipes import recipe, recipes
 from .records import RunFolder
 
-FAMILIES = {
-    "data": ("metadistiller.data", "data set"),
-    "model": ("metadistiller.nn.backbones", "network"),
-    "method": ("metadistiller.methods", "method"),
-}
 DEFAULT_RECIPE = "digits"
 
 
@@ -45,6 +41,7 @@ def parse(
     *,
     command: str,
     add_extras: Callable[[ArgumentParser], None] = lambda parser: None,
+    method: Sequence[str] | None = None,
 ) -> Settings:
     """Read a command's words: [RECIPE] [--config FILE] [--NAME VALUE ...].
 
@@ -52,18 +49,25 @@ def parse(
         words: what stands after the command.
         command: as the help shows it, such as "metadistiller train".
         add_extras: adds the command's own options.
+        method: words that take the place of whatever a file says of the method.
     Raises: UnknownName, ConfigError. Exits 0 after --help and --print_config.
     """
     base, words = _take_recipe([_spell(word) for word in words])
-    words = _expand_short_forms(words)
-    words, from_files = _read_files(words)
-    names = _names(words, from_files)
+    words, files = _split_files(words)
+    # What files say comes first, so that words win over files and a later file over an earlier one.
+    from_files = [word for file in files for word in _file_words(file)]
+    if method is not None:
+        from_files = [word for word in from_files if not word.startswith(("--method=", "--method."))]
+        words = [*words, *method]
+    everything = [*_expand_short_forms(from_files), *_expand_short_forms(words)]
+    names = _names(everything)
     config = recipe(base or _recipe_for(names.get("data")))
     members = {family: find(*FAMILIES[family], names.get(family, getattr(config, family).name)) for family in FAMILIES}
     parser = _parser(command, config, members, add_extras)
-    _refuse_unknown(parser, words)
+    _refuse_unknown(parser, _expand_short_forms(from_files), "setting", prefix="")
+    _refuse_unknown(parser, words, "option", prefix="--")
     try:
-        found = parser.parse_args(words)
+        found = parser.parse_args(everything)
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
     return _settings(found, members)
@@ -112,64 +116,77 @@ def _expand_short_forms(words: list[str]) -> list[str]:
 
 
 def _member_words(family: str, value: str) -> list[tuple[str, str]]:
-    if family == "data" and Path(value).exists():
-        for module in modules(FAMILIES["data"][0]):
-            recognises = vars(module).get("recognises")
-            name = recognises(Path(value)) if recognises else None
-            if name is not None:
-                return [("data.name", name), ("data.root", value)]
-        raise ConfigError(
-            f"--data {value}: nothing that a data set is made of lies there; give a folder with class folders of "
-            "images (below train/ and val/, or directly), or CIFAR's archives, folders or parquet files"
-        )
-    return [(f"{family}.name", value)]
+    if family != "data" or value in table(FAMILIES["data"][0]) or not Path(value).exists():
+        return [(f"{family}.name", value)]
+    for module in modules(FAMILIES["data"][0]):
+        recognises = vars(module).get("recognises")
+        name = recognises(Path(value)) if recognises else None
+        if name is not None:
+            return [("data.name", name), ("data.root", value)]
+    raise ConfigError(
+        f"--data {value}: nothing that a data set is made of lies there; give a folder with class folders of "
+        "images (below train/ and val/, or directly), or CIFAR's archives, folders or parquet files"
+    )
 
 
-def _read_files(words: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """--config FILE with its short forms written out, and what all files say together."""
-    result, together = [], dict[str, Any]()
+def _split_files(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words without --config, and the files that it names."""
+    others, files = [], []
     rest = iter(words)
     for word in rest:
         option, equals, value = word.partition("=")
-        if option != "--config":
-            result.append(word)
-            continue
-        if not equals:
-            value = next(rest, "")
-        values = _read_file(value)
-        together |= values
-        result.append("--config=" + yaml.safe_dump(values))
-    return result, together
+        if option == "--config":
+            value = value if equals else next(rest, "")
+            if not value:
+                raise ConfigError("--config needs the path of a YAML file")
+            files.append(value)
+        else:
+            others.append(word)
+    return others, files
 
 
-def _read_file(text: str) -> dict[str, Any]:
-    """Settings from a file's path, or from YAML itself."""
-    path = Path(text) if "\n" not in text else None
-    if path is not None:
-        if not path.is_file():
-            raise ConfigError(f"--config {text!r}: there is no such file")
-        text = path.read_text(encoding="utf-8")
-    where = f"--config {path}" if path else "the settings"
+def _file_words(text: str) -> list[str]:
+    """A YAML file as the words that mean the same, so that one set of rules reads both.
+
+    Args:
+        text: the path of a file, or several lines of YAML themselves.
+    Raises: ConfigError naming the file.
+    """
+    where = "the settings"
+    if "\n" not in text:
+        where = f"--config {text}"
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigError(f"{where}: there is no such file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where}: cannot be read as text ({error})") from None
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: holds {type(values).__name__}, not settings by name")
-    for family in FAMILIES:
-        if isinstance(values.get(family), str):
-            pairs = _member_words(family, values[family])
-            values[family] = {key.removeprefix(f"{family}."): item for key, item in pairs}
-    return values
+    words = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            words += [f"--{key}.{inner}={_as_word(item)}" for inner, item in value.items()]
+        elif key in FAMILIES and not isinstance(value, str):
+            raise ConfigError(f"{where}: {key} is {value!r}; give a name, or settings with a name among them")
+        elif key == "optim":
+            raise ConfigError(f"{where}: optim is {value!r}; give settings by name, such as lr: 0.1")
+        else:
+            words.append(f"--{key}={_as_word(value)}")
+    return words
 
 
-def _names(words: list[str], from_files: Mapping[str, Any]) -> dict[str, str]:
-    """The members named, words before files."""
+def _as_word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _names(words: list[str]) -> dict[str, str]:
+    """The members named; of several the last."""
     names = {}
-    for family in FAMILIES:
-        in_file = from_files.get(family)
-        if isinstance(in_file, dict) and "name" in in_file:
-            names[family] = str(in_file["name"])
     rest = iter(words)
     for word in rest:
         option, equals, value = word.partition("=")
@@ -211,7 +228,7 @@ def _parser(
             default=member.name,
             help=f"the {kind}; --{family} NAME is short for it ('metadistiller list' shows the names)",
         )
-        parser.add_class_arguments(member.options, family, skip=set(member.preset))
+        parser.add_class_arguments(member.options, family, as_group=False, skip=set(member.preset))
         chosen: Choice = getattr(config, family)
         if chosen.name == member.name:
             parser.set_defaults({f"{family}.{key}": value for key, value in chosen.options.items()})
@@ -223,25 +240,14 @@ def _parser(
     return parser
 
 
-def _refuse_unknown(parser: ArgumentParser, words: Sequence[str]) -> None:
+def _refuse_unknown(parser: ArgumentParser, words: Sequence[str], kind: str, *, prefix: str) -> None:
     """Raises: UnknownName for an option, or a key of a file, that is not there; the near miss is named."""
-    known = [option for action in parser._actions for option in action.option_strings]
+    known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+    short = [f"--{family}" for family in FAMILIES]
     for word in words:
-        option, _, value = word.partition("=")
-        if option == "--config":
-            for key in _flat(yaml.safe_load(value)):
-                if f"--{key}" not in known:
-                    raise UnknownName("setting", key, [name[2:] for name in known])
-        elif option.startswith("--") and option not in known:
-            raise UnknownName("option", option, known)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key, value in values.items():
-        nested = isinstance(value, dict) and not prefix
-        keys += _flat(value, f"{key}.") if nested else [f"{prefix}{key}"]
-    return keys
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in (*known, *short):
+            raise UnknownName(kind, option.replace("--", prefix, 1), [name.replace("--", prefix, 1) for name in known])
 
 
 def _settings(found: Namespace, members: Mapping[str, Member]) -> Settings:

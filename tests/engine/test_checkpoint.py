@@ -52,9 +52,27 @@ def test_channels_last_tensors_keep_their_values(tmp_path: Path) -> None:
 
 
 def test_only_the_newest_are_kept_and_nothing_half_written_is_left(tmp_path: Path) -> None:
-    for epoch in (1, 2, 9, 10):
+    for epoch in (1, 2, 9999, 10000):
         save_checkpoint(tmp_path, example(epoch), keep=2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["e0009-s000000", "e0010-s000000"]
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["e9999-s000000", "e10000-s000000"]
+    assert len(list(tmp_path.iterdir())) == 2
+    found, _ = newest_valid(tmp_path, IDENTITY)
+    assert found is not None
+    assert found.progress.epoch == 10000
+
+
+def test_steps_are_ordered_as_numbers_too(tmp_path: Path) -> None:
+    for step in (999999, 1000000):
+        save_checkpoint(tmp_path, example(3, step), keep=1)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["e0003-s1000000"]
+
+
+def test_damaged_ones_that_sort_later_do_not_take_the_place_of_new_ones(tmp_path: Path) -> None:
+    """A run that fell back from epoch 9 to epoch 1 must be able to keep epoch 2."""
+    for epoch in (1, 8, 9):
+        save_checkpoint(tmp_path, example(epoch), keep=5)
+    save_checkpoint(tmp_path, example(2), keep=2)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["e0001-s000000", "e0002-s000000"]
 
 
 def damages() -> dict[str, object]:
@@ -127,6 +145,13 @@ def test_a_checkpoint_of_another_run_is_refused_not_skipped(tmp_path: Path) -> N
     save_checkpoint(tmp_path, example(), keep=2)
     with pytest.raises(CheckpointError, match=r"method 'dsn', this run has 'plain'.*--out"):
         newest_valid(tmp_path, IDENTITY | {"method": "plain"})
+
+
+def test_nothing_whole_among_several_is_an_error_and_not_a_new_beginning(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        (save_checkpoint(tmp_path, example(epoch), keep=5) / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be used: .*state\.json.*delete them"):
+        newest_valid(tmp_path, IDENTITY)
 
 
 def test_no_checkpoint_at_all_is_a_beginning(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from metadistiller import assemble
-from metadistiller.config import Config
+from metadistiller.config import Choice, Config
 from metadistiller.data import evaluation_images
 from metadistiller.engine import export as exports
 from metadistiller.engine.export import export_network, load_network
@@ -25,8 +26,8 @@ def run(tiny_config: Config, tmp_path: Path) -> Path:
 def test_the_exported_network_answers_as_the_trained_one_bit_for_bit(run: Path, tmp_path: Path) -> None:
     path, compared = assemble.export(run, tmp_path / "out" / "net.safetensors")
     assert compared == 797
-    config, dataset, method = assemble._restored(run)
-    method.eval()
+    found = assemble.restore(run)
+    dataset, method = found.dataset, found.method.eval()
     images = evaluation_images(dataset.test.images[:50], dataset)
     with torch.no_grad():
         assert torch.equal(load_network(path).network(images), method.exits(images)[-1])
@@ -49,19 +50,21 @@ def test_no_exit_and_no_generator_weight_is_inside(run: Path, tiny_config: Confi
 def test_an_export_that_differs_in_one_bit_is_refused_and_removed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, dataset, method = assemble._restored(run)
+    found = assemble.restore(run)
     whole: Callable[..., exports.NetworkFile] = exports.load_network
 
     def tampered(path: Path) -> exports.NetworkFile:
-        found = whole(path)
+        file = whole(path)
         with torch.no_grad():
-            found.network.fc.bias[0] += 1e-3
-        return found
+            file.network.fc.bias[0] += 1e-3
+        return file
 
     monkeypatch.setattr(exports, "load_network", tampered)
+    (tmp_path / "net.safetensors").write_text("an earlier export")
     with pytest.raises(ExportError, match="nothing was exported"):
-        export_network(method, tmp_path / "net.safetensors", config=config, dataset=dataset)
-    assert not (tmp_path / "net.safetensors").exists()
+        export_network(found.method, tmp_path / "net.safetensors", config=found.config, dataset=found.dataset)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["net.safetensors"]
+    assert (tmp_path / "net.safetensors").read_text() == "an earlier export"
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: b"hello", lambda data: b""])
@@ -73,12 +76,10 @@ def test_a_damaged_file_is_refused_by_name(run: Path, damage: Callable[[bytes], 
 
 
 def test_batch_statistics_are_those_of_training_without_meta_steps(tiny_config: Config, tmp_path: Path) -> None:
-    """Look-ahead and held-out passes must not leak into what ships. At alpha = 1 the generator teaches nothing, so a run
-    with meta steps must ship the very network of a run without any."""
-    from dataclasses import replace
+    """Look-ahead and held-out passes must not leak into what ships.
 
-    from metadistiller.config import Choice
-
+    At alpha = 1 the generator teaches nothing, so a run with meta steps must ship the network of a run without any.
+    """
     shipped = []
     for every in (1, 1000):
         options = {"alpha": 1.0, "meta_every_epochs": every}

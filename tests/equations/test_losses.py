@@ -44,7 +44,7 @@ def test_soft_divergence_pulls_the_student_as_cross_entropy_with_the_target_does
 
 
 def test_temperature_squared_keeps_the_gradient_at_high_temperature() -> None:
-    """For large tau the gradient tends to that of half the mean squared distance of centred logits over C, free of tau."""
+    """For large tau the gradient tends to the centred difference of the logits over C, free of tau."""
     student, teacher = logits(1).requires_grad_(), logits(2)
     sizes = []
     for temperature in (100.0, 1000.0):

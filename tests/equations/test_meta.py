@@ -114,7 +114,7 @@ def test_look_ahead_is_one_plain_gradient_step() -> None:
     s = scene(NETWORKS["resnet10"])
     fast, targets = look_ahead(s.student, s.generator, *s.train_batch, **PAPER)
     mirror = copy.deepcopy(s.student)
-    features, exits = mirror(s.train_batch[0])
+    _, exits = mirror(s.train_batch[0])
     labels = s.train_batch[1]
     loss = hard_loss(exits[-1], labels)
     for logits, target in zip(exits[:-1], targets, strict=True):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import pytest
@@ -113,6 +114,10 @@ def test_options_are_frozen_and_a_wrong_one_is_named(name: str) -> None:
     member = find(PACKAGE, "method", name)
     with pytest.raises(UnknownName, match="temprature"):
         member.configure({"temprature": 2})
+    options = member.configure({})
+    for field in (*fields(options), None):
+        with pytest.raises(FrozenInstanceError):
+            setattr(options, field.name if field else "anything", 1)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -121,9 +126,25 @@ def test_what_a_method_adds_depends_on_the_seed_alone(name: str) -> None:
     one = build(name)
     torch.rand(17)
     two = build(name)
-    for key, value in one.state_dict().items():
-        if "backbone" not in key and not key.startswith("student."):
-            assert torch.equal(value, two.state_dict()[key])
+    shipped = {value.data_ptr() for value in one.deployable().state_dict().values()}
+    added = {key: value for key, value in one.state_dict().items() if value.data_ptr() not in shipped}
+    assert added or name == "plain"
+    for key, value in added.items():
+        assert torch.equal(value, two.state_dict()[key])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_copy_of_a_method_shares_nothing_with_it(name: str) -> None:
+    """Nothing that a method holds on to besides its parameters may lead back to the original."""
+    method = build(name).eval()
+    copied = copy.deepcopy(method)
+    images, _ = batch()
+    with torch.no_grad():
+        before = [*copied.exits(images), *copied.soft_targets(images)]
+        for parameter in method.parameters():
+            parameter.zero_()
+        after = [*copied.exits(images), *copied.soft_targets(images)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 # -- how the three self-boosting methods hang together -----------------------------------------------------------------

@@ -44,7 +44,7 @@ def row(epoch: int, *, num_exits: int, draw: random.Random) -> dict[str, Any]:
         values[f"target_{k}_accuracy"] = 60 + 8 * k - 30 * fall
     if num_exits:
         values["heldout_loss"] = "" if epoch % 5 else 0.5 + fall
-        values["meta_gradient_norm"] = "" if epoch % 5 else 0.02 + 0.1 * fall
+        values["generator_gradient_norm"] = "" if epoch % 5 else 0.02 + 0.1 * fall
     if epoch % 2:
         for k in range(1, num_exits + 1):
             values[f"exit_{k}"] = 60 + 6 * k - 40 * fall

@@ -28,12 +28,21 @@ class TrainingImages:
         dataset: whose training set is shown.
         seed: of the run.
         device: where the pixels stay.
+        memory_format: of the batches.
     """
 
-    def __init__(self, dataset: Dataset, *, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        seed: int,
+        device: torch.device,
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> None:
         self.augment: Augment = dataset.augment
         self.seed = seed
         self.device = device
+        self._memory_format = memory_format
         self.size = dataset.size
         self.labels = dataset.train.labels.to(device)
         border = (self.augment.pad,) * 4
@@ -55,7 +64,7 @@ class TrainingImages:
         images = self._crop(index, draws)
         if self.augment.min_area < 1:
             images = _resized_crop(images, draws, self.augment.min_area)
-        return images, self.labels[index]
+        return images.contiguous(memory_format=self._memory_format), self.labels[index]
 
     def _crop(self, index: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         (height, width), (tall, wide) = self.size, self._padded_size
@@ -77,10 +86,13 @@ def _resized_crop(images: Tensor, draws: Mapping[str, Tensor], min_area: float) 
     """A random window of each image, of area min_area to 1 and aspect 3/4 to 4/3, stretched to the full size.
 
     Source: the "Inception crop" of Szegedy et al., CVPR 2015, as torchvision's RandomResizedCrop draws it.
-    Departs: a window that would not fit is cut to the image instead of being drawn again, so that a draw is one number.
+    Departs: a window that would not fit has its aspect brought to the nearest that fits instead of being drawn again,
+        so that a draw is one number.
     """
     area = min_area + (1 - min_area) * draws["area"]
     aspect = torch.exp((2 * draws["aspect"] - 1) * torch.log(torch.tensor(4 / 3)))
+    # Beyond these bounds a side would be longer than the image's own, and cutting it would lose area.
+    aspect = torch.minimum(torch.maximum(aspect, area), 1 / area)
     tall = (area / aspect).sqrt().clamp_max(1)
     wide = (area * aspect).sqrt().clamp_max(1)
     theta = torch.zeros(len(images), 2, 3)

@@ -58,7 +58,7 @@ class Dataset:
         train: the training set.
         test: the set that accuracy is reported on; never seen in training.
         classes: C names in the order of the labels.
-        mean, std: of each channel over the training images, in units of 0..1.
+        mean, std: of each channel, in units of 0..1; of the whole training set, also where a few images of it are used.
         augment: what suits these images.
         source: where the images came from, for the record.
     """

@@ -146,7 +146,8 @@ def _pixels(path: Path, png: bytes | None) -> bytes:
                 raise DataError(
                     f"{path} has an image of {width}x{height} pixels, but CIFAR has {SIDE}x{SIDE}; fetch it again"
                 )
-            return image.convert("RGB").tobytes()
+            pixels: bytes = image.convert("RGB").tobytes()
+            return pixels
     except DataError:
         raise
     # Damaged bytes make the decoder raise nearly anything, so nothing narrower would do.

@@ -31,7 +31,8 @@ def seeded(seed: int, *purpose: int | str) -> Iterator[None]:
     torch.nn initialises layers from the global generator and takes no other.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, *purpose))
+        # torch.manual_seed would also reset a GPU's generator, which nobody here draws from or puts back.
+        torch.default_generator.manual_seed(derived_seed(seed, *purpose))
         yield
 
 

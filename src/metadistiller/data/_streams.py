@@ -46,13 +46,20 @@ class Batches:
         self.steps_per_epoch = steps_per_epoch(len(images), batch_size)
 
     def batch(self, stream: Stream, *, epoch: int, step: int) -> Batch | tuple[Batch, Batch]:
-        """The batch of `stream` at a place in training; the same place gives the same bits."""
+        """The batch of `stream` at a place in training; the same place gives the same bits.
+
+        Raises: ConfigError where the training set is too small to be halved.
+        """
         count, seed = len(self._images), self._images.seed
         match stream:
             case Train():
                 index = train_batch(count, self.batch_size, seed=seed, epoch=epoch, step=step)
                 return self._images.batch(index, epoch=epoch, stream="train")
             case Halves(heldout_batch_size=wanted):
+                if count < 4:
+                    raise ConfigError(
+                        f"the training set has {count} images, too few for two halves of 2 or more; add images"
+                    )
                 half = count // 2
                 sizes = min(self.batch_size, half), min(wanted or self.batch_size, count - half)
                 first, second = halves_batch(count, sizes, seed=seed, epoch=epoch, step=step)

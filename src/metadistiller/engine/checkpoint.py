@@ -13,6 +13,7 @@ tensor reaches the network.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 
 FORMAT = 1
+_NAME = re.compile(r"e(\d+)-s(\d+)")
 _FILES = ("method.safetensors", "optimizers.safetensors", "state.json")
 
 
@@ -96,14 +98,23 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
             f"{final} could not be written ({error}); free some space or choose another disk, "
             "then resume from the checkpoint before it"
         ) from error
-    for old in list_checkpoints(folder)[:-keep]:
+    # What sorts later was refused when this run resumed; left there, it would take the places of good ones.
+    there = list_checkpoints(folder)
+    place = there.index(final) + 1
+    for old in (*there[: max(0, place - keep)], *there[place:]):
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Folders by their names, oldest first; half-written ones are not among them."""
-    return sorted(path for path in folder.glob("e*-s*") if path.is_dir())
+    """Folders by the place in training that they name, oldest first; half-written ones are not among them."""
+    places = {}
+    for path in folder.glob("e*-s*"):
+        match = _NAME.fullmatch(path.name)
+        if match and path.is_dir():
+            # As numbers: epoch 10000 comes after 9999, whatever their letters say.
+            places[path] = int(match[1]), int(match[2])
+    return sorted(places, key=places.__getitem__)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -120,9 +131,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def newest_valid(folder: Path, identity: Mapping[str, str]) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and why newer ones were refused.
+    """The newest checkpoint that is whole, and why newer ones were refused; None where there is no checkpoint at all.
 
-    Raises: CheckpointError where a whole one belongs to another run.
+    Raises: CheckpointError where a whole one belongs to another run, or where there are some and none is whole: to
+        begin again over what is left of a run is nothing that should happen by itself.
     """
     refused = []
     for path in reversed(list_checkpoints(folder)):
@@ -138,6 +150,10 @@ def newest_valid(folder: Path, identity: Mapping[str, str]) -> tuple[Checkpoint 
                     f"{path} was written with {key} {found!r}, this run has {wanted!r}; use another --out"
                 )
         return checkpoint, refused
+    if refused:
+        raise CheckpointError(
+            f"no checkpoint in {folder} can be used: {'; '.join(refused)}; delete them to train from the beginning"
+        )
     return None, refused
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import Dataset, ImageSet, evaluation_images
+from ..errors import TrainingError
 from ..methods import Method
 from .machine import Machine
 
@@ -85,7 +86,10 @@ def evaluate(
     batch_size: int,
     ensemble: Literal["logits", "probabilities"] = "logits",
 ) -> Evaluation:
-    """Counts over `images`. Leaves the method in the mode that it was in."""
+    """Counts over `images`. Leaves the method in the mode that it was in.
+
+    Raises: TrainingError where the final output's loss is not finite.
+    """
     training = method.training
     method.eval()
     try:
@@ -118,6 +122,11 @@ def _count(
         final = exit_logits[-1]
         confusion += torch.bincount(labels * classes + final.argmax(1), minlength=classes * classes)
         loss += F.cross_entropy(final, labels, reduction="sum")
+    if not loss.isfinite():
+        raise TrainingError(
+            f"the test loss is {loss.item()}: the network's weights or batch statistics have diverged; take a lower "
+            "learning rate (--optim.lr), a warm-up (--optim.warmup_epochs 5) or clipping (--optim.clip_norm 5)"
+        )
     assert isinstance(hits1, Tensor)
     assert isinstance(hits5, Tensor)
     return Evaluation(

@@ -60,9 +60,13 @@ def load_network(path: Path) -> NetworkFile:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if "network" not in metadata:
         raise CheckpointError(f"{path} was not written by this package: its header names no network")
-    header = json.loads(metadata["network"])
-    model = dict(header["model"])
-    network = build_network(Choice(name=model.pop("name"), options=model), len(header["classes"]))
+    try:
+        header = json.loads(metadata["network"])
+        model = dict(header["model"])
+        choice, classes = Choice(name=model.pop("name"), options=model), len(header["classes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {error})") from None
+    network = build_network(choice, classes)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -79,18 +83,27 @@ def export_network(method: Method, path: Path, *, config: Config, dataset: Datas
     Args:
         method: as trained, on the processor.
         count: test images that are compared, at most.
-    Returns: how many were compared. Raises: ExportError where one logit differs in one bit; the file is removed then.
+    Returns: how many were compared.
+    Raises: ExportError where one logit differs in one bit; what was at `path` before is still there then.
     """
-    save_network(method.deployable(), path, config=config, dataset=dataset)
+    proof = path.with_name(f".{path.name}.unproved")
+    try:
+        save_network(method.deployable(), proof, config=config, dataset=dataset)
+        compared = _compare(method, load_network(proof).network, path, config, dataset, count)
+        proof.replace(path)
+    finally:
+        proof.unlink(missing_ok=True)
+    return compared
+
+
+def _compare(method: Method, network: Backbone, path: Path, config: Config, dataset: Dataset, count: int) -> int:
     method.eval()
-    network = load_network(path).network
     images = dataset.test.images[:count]
     for pixels in torch.split(images, config.eval_batch_size):
         shown = evaluation_images(pixels, dataset)
         trained: Tensor = method.exits(shown)[-1]
         exported: Tensor = network(shown)
         if not torch.equal(trained, exported):
-            path.unlink()
             gap = (trained - exported).abs().max().item()
             raise ExportError(
                 f"{path}: the exported network's logits differ from the trained one's by up to {gap:.3g}; "

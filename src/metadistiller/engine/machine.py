@@ -66,6 +66,8 @@ class Machine:
             torch.set_num_threads(config.threads)
         device = torch.device(config.device)
         if device.type == "cuda":
+            # Of the functions below not all bring CUDA up by themselves.
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             torch.backends.cudnn.benchmark = True
             # Convolutions in TF32 keep 10 bits, fewer than the meta-gradient's differences need.
             torch.backends.cudnn.allow_tf32 = False
@@ -97,7 +99,7 @@ class Machine:
         """What the bits of a run depend on besides its Config."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
         return {
-            "metadistiller": __version__,
+            "package": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "system": platform.system(),

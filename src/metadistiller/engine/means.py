@@ -40,8 +40,7 @@ class EpochMeans:
             if not math.isfinite(total):
                 raise TrainingError(
                     f"{name} is {total} in {where}: training has diverged; take a lower learning rate "
-                    "(--optim.lr), a warm-up (--optim.warmup_epochs 5) or clipping (--optim.clip_norm 5), "
-                    "and start again or resume from the last checkpoint"
+                    "(--optim.lr), a warm-up (--optim.warmup_epochs 5) or clipping (--optim.clip_norm 5)"
                 )
         return dict(zip(self._sums, zip(sums, self._counts.values(), strict=True), strict=True))
 

@@ -34,7 +34,8 @@ def rate_factor(optim: Optim, *, epochs: int, epoch: int, progress: float) -> fl
 
 def milestone_epoch(milestone: float, epochs: int) -> int:
     """The epoch from which a milestone holds: below 1 a fraction of the run (0.4 of 200 is 80), from 1 on an epoch."""
-    return round(milestone * epochs) if milestone < 1 else round(milestone)
+    # Upwards, so that even one epoch begins at the full rate; the rounding keeps 0.7 * 10 = 7.000000000000001 at 7.
+    return math.ceil(round(milestone * epochs, 6)) if milestone < 1 else round(milestone)
 
 
 class PlayerOptimizer:

@@ -31,7 +31,7 @@ class Options:
             which makes every target one-hot within a few steps (docs/notes/generator-lr.md has the measurements).
         generator_width: mirror (each generated map has the shape of the stage's own), or channels of every map, >= 1.
         heldout: which outputs the held-out loss of eq. 8 sums over: final, as written, or all.
-        heldout_batch_size: images of X_test in a step, >= 1; null takes the run's batch size.
+        heldout_batch_size: images of X_test in a step, >= 2; null takes the run's batch size.
         inner_width: channels inside an exit, >= 1; null takes min(128, a quarter of the last stage's).
     """
 
@@ -60,10 +60,10 @@ class Options:
         )
         require(self.heldout in ("final", "all"), "method.heldout", self.heldout, "take final or all")
         require(
-            self.heldout_batch_size is None or self.heldout_batch_size >= 1,
+            self.heldout_batch_size is None or self.heldout_batch_size >= 2,
             "method.heldout_batch_size",
             self.heldout_batch_size,
-            "take 1 or more, or null",
+            "batch normalisation needs 2 or more; null takes the run's batch size",
         )
 
 
@@ -84,20 +84,15 @@ class MetaDistiller(Method):
         self._label_smoothing = setting.label_smoothing
         shapes = stage_shapes(setting.backbone, setting.size)
         with seeded(setting.seed, "generator"):
-            generator = LabelGenerator(
+            self.generator = LabelGenerator(
                 shapes,
                 setting.backbone.num_classes,
                 width=options.generator_width,
                 inner_width=options.inner_width,
             )
-
-        def generate(features: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
-            return generator([feature.detach() for feature in features])  # type: ignore[no-any-return]
-
-        self.generator = generator
         self.boosting = SelfBoosting(
             build_student(setting, options.inner_width),
-            generate,
+            self._generate,
             alpha=options.alpha,
             temperature=options.temperature,
             label_smoothing=setting.label_smoothing,
@@ -128,6 +123,10 @@ class MetaDistiller(Method):
 
     def deployable(self) -> Backbone:
         return self.boosting.deployable()
+
+    def _generate(self, features: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
+        targets: list[Tensor] = self.generator([feature.detach() for feature in features])
+        return targets
 
     def _meta_loss(self, batch: tuple[Batch, Batch], rates: Mapping[str, float]) -> Losses:
         found = meta_loss(

@@ -1,7 +1,7 @@
 """A network from its name."""
 
 from ..config import Choice
-from ..lookup import find
+from ..lookup import FAMILIES, find
 from .backbones import Backbone
 
 
@@ -10,6 +10,6 @@ def build_network(model: Choice, num_classes: int) -> Backbone:
 
     Raises: UnknownName, ConfigError.
     """
-    member = find("metadistiller.nn.backbones", "network", model.name)
+    member = find(*FAMILIES["model"], model.name)
     network: Backbone = member.build(member.configure(model.options), num_classes)
     return network

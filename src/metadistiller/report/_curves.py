@@ -9,7 +9,7 @@ from ._run import Run, Series
 PART = re.compile(r"(?:exit_(?P<k>\d+)|final)_(?P<part>\w+)")
 EXIT = re.compile(r"exit_(\d+)")
 TARGET = re.compile(r"target_(\d+)_(entropy|confidence|accuracy)")
-PLAIN_COLUMNS = ("lr", "loss", "test_loss", "final", "ensemble", "heldout_loss", "meta_gradient_norm")
+PLAIN_COLUMNS = ("lr", "loss", "test_loss", "final", "ensemble", "heldout_loss", "generator_gradient_norm")
 
 # The parts of the loss as people call them; a part that is not here is shown under its own name.
 PART_TITLES = {
@@ -124,7 +124,7 @@ def soft_targets(run: Run) -> list[Chart]:
             charts.append(lines(_by_exit(found, "target "), title=title, unit=unit, note=note))
     generator = {
         "heldout_loss": ("Held-out loss", "nats", "What the generator minimises through the student's step."),
-        "meta_gradient_norm": ("Norm of the meta-gradient", "norm", "How strongly the generator is pulled."),
+        "generator_gradient_norm": ("Norm of the meta-gradient", "norm", "How strongly the generator is pulled."),
     }
     for column, (title, unit, note) in generator.items():
         if column in run.series:

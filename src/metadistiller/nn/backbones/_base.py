@@ -60,7 +60,7 @@ def stage_shapes(backbone: Backbone, size: tuple[int, int]) -> list[StageShape]:
         raise ShapeError(
             f"images of {height}x{width} pixels are too small for this network, whose last stage sees one value for "
             f"every {backbone.total_stride}x{backbone.total_stride} pixels; take images of at least "
-            f"{backbone.total_stride} pixels a side, or a network with a smaller stem (--model.stem cifar)"
+            f"{backbone.total_stride} pixels a side, or a network that shrinks them less"
         )
     # Values on the meta device have shapes and no storage; batch normalisation in training mode would want N > 1.
     state = {

@@ -85,7 +85,7 @@ class ResNet(Backbone):
     def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = []
-        for index in range(1, (upto or self.num_stages) + 1):
+        for index in range(1, (self.num_stages if upto is None else upto) + 1):
             x = self.get_submodule(f"layer{index}")(x)
             maps.append(x)
         return maps

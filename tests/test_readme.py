@@ -1,0 +1,86 @@
+"""What the README says can be done, can be done."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from metadistiller import cli
+from metadistiller.settings import parse
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+LINES = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
+
+
+def test_two_commands_do_all_the_set_up() -> None:
+    """CI takes them from the README by this form, so they must stand alone on their lines, and first."""
+    assert [line for line in README.splitlines() if line.startswith("pip install ")] == [
+        "pip install . && metadistiller train",
+        "pip install '.[test]' && pytest",
+    ]
+    assert README.index("'.[test]' && pytest") < 1200, "not on the first screen"
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("metadistiller ")])
+def test_every_command_shown_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """train and compare as far as their Config; the others with the run folder that they name being absent."""
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "a.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line, comments=True)[1:]
+    if words[0] == "train":
+        parse(_without(words[1:], "--out"), command="train")
+    elif words[0] == "compare":
+        given = {option: words[words.index(option) + 1] for option in ("--methods", "--seeds")}
+        assert int(given["--seeds"]) > 0
+        for row in given["--methods"].split(","):
+            assert cli._with_method([], row, lambda parser: None).method.name == row.partition(":")[0]
+    elif words[0] in ("resume", "evaluate", "export"):
+        assert cli.main(words) == 1
+    else:
+        assert cli.main(words) == 0
+
+
+def _without(words: list[str], option: str) -> list[str]:
+    if option not in words:
+        return words
+    place = words.index(option)
+    return words[:place] + words[place + 2 :]
+
+
+def test_the_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = (block for kind, block in BLOCKS if kind == "python")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "runs/two-epochs" in capsys.readouterr().out.splitlines()[-1]
+    assert (tmp_path / "runs" / "two-epochs" / "report.html").is_file()
+
+
+def test_the_tree_shows_what_is_there() -> None:
+    (tree,) = (block for kind, block in BLOCKS if kind == "text")
+    package = ROOT / "src" / "metadistiller"
+    for line in tree.splitlines():
+        inside = line.startswith("│")
+        names = re.split(r"\s{3,}", line.lstrip("│├└─ "))[0].split()
+        for name in names:
+            path = (package if inside else ROOT) / name
+            assert path.exists(), f"{name} is in the README's tree and nowhere else"
+
+
+def test_every_part_of_the_package_stands_in_the_tree() -> None:
+    (tree,) = (block for kind, block in BLOCKS if kind == "text")
+    for path in (ROOT / "src" / "metadistiller").iterdir():
+        if not path.name.startswith("_"):
+            assert path.name in tree
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
