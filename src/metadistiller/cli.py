@@ -167,10 +167,10 @@ def _compare(words: list[str]) -> None:
 def _refuse_of_rows(words: Sequence[str]) -> None:
     """Raises: ConfigError for what a row of the table says, not the whole of it."""
     for word in words:
-        option = word.partition("=")[0].replace("-", "_")
-        if option == "__method" or option.startswith("__method."):
+        option = word.partition("=")[0]
+        if option == "--method" or option.startswith("--method."):
             raise ConfigError(f"{word}: say it of a row, --methods METHOD:OPTION=VALUE")
-        if option == "__seed":
+        if option == "--seed":
             raise ConfigError(f"{word}: compare takes --seeds N, for seeds 0 to N-1")
 
 
