@@ -336,7 +336,7 @@ def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[st
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
@@ -345,4 +345,6 @@ def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[st
     if not console.is_terminal:
         # A file or a pipe has no width to fit into; cut numbers would be worse than long lines.
         console = Console(width=200)
+    # Above the table, since as its title it would be wrapped to the table's width.
+    console.print(title, markup=False, highlight=False)
     console.print(table)
