@@ -13,7 +13,7 @@ from . import report
 from .config import Choice, Config
 from .data import Batches, Dataset, TrainingImages, seeded
 from .engine import machine as machines
-from .engine.checkpoint import newest_valid
+from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.export import export_network
 from .engine.train import Job, Watcher
@@ -166,8 +166,7 @@ def restore(run: str | Path) -> Restored:
     config = load_config(folder)
     dataset = load_data(config.data)
     method = build_method(config, dataset)
-    identity = {"method": config.method.name, "network": config.model.name, "data": config.data.name}
-    checkpoint, refused = newest_valid(folder.checkpoints, identity)
+    checkpoint, refused = newest_valid(folder.checkpoints, identity(config))
     if checkpoint is None:
         raise CheckpointError(f"{run} has no checkpoint yet; train it first")
     done = checkpoint.progress.epoch
@@ -177,12 +176,7 @@ def restore(run: str | Path) -> Restored:
             f"{run} is finished, but its last usable checkpoint has {done} of {config.epochs} epochs ({reasons}); "
             f"the trained network itself is {folder.weights}"
         )
-    try:
-        method.load_state_dict(checkpoint.method)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the checkpoint of {run} does not fit its config.yaml ({str(error).splitlines()[-1].strip()})"
-        ) from None
+    load_weights(method, checkpoint, folder.checkpoints)
     return Restored(config, dataset, method, done, refused)
 
 

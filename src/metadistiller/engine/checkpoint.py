@@ -25,7 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..config import Config
 from ..errors import CheckpointError
+from ..methods import Method
 
 FORMAT = 1
 _NAME = re.compile(r"e(\d+)-s(\d+)")
@@ -155,6 +157,27 @@ def newest_valid(folder: Path, identity: Mapping[str, str]) -> tuple[Checkpoint 
             f"no checkpoint in {folder} can be used: {'; '.join(refused)}; delete them to train from the beginning"
         )
     return None, refused
+
+
+def identity(config: Config) -> dict[str, str]:
+    """What a run is: a checkpoint with another identity is not its own."""
+    return {"method": config.method.name, "network": config.model.name, "data": config.data.name}
+
+
+def load_weights(method: Method, checkpoint: Checkpoint, folder: Path) -> None:
+    """Put a checkpoint's parameters and buffers into a method built from config.yaml.
+
+    Args:
+        folder: where the checkpoint came from, for the message.
+    Raises: CheckpointError where they do not fit.
+    """
+    try:
+        method.load_state_dict(checkpoint.method)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the checkpoint in {folder} does not fit the network of config.yaml "
+            f"({str(error).splitlines()[-1].strip()}); was config.yaml edited?"
+        ) from None
 
 
 def _verified(path: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from ..data import Batches, Dataset, Train
 from ..errors import CheckpointError
 from ..methods import Method, Objective
 from ..records import RunFolder, write_json
-from .checkpoint import Checkpoint, Progress, newest_valid, save_checkpoint
+from .checkpoint import Checkpoint, Progress, identity, load_weights, newest_valid, save_checkpoint
 from .evaluate import Evaluation, evaluate
 from .examples import soft_target_examples
 from .export import save_network
@@ -35,14 +35,6 @@ class Job:
     batches: Batches
     method: Method
     machine: Machine
-
-    @property
-    def identity(self) -> dict[str, str]:
-        return {
-            "method": self.config.method.name,
-            "network": self.config.model.name,
-            "data": self.config.data.name,
-        }
 
 
 class Watcher(Protocol):
@@ -175,7 +167,7 @@ class _Run:
         write_json(folder.soft_targets, soft_target_examples(job.method, job.dataset, job.machine))
         save_network(job.method.deployable(), folder.weights, config=config, dataset=job.dataset)
         result = {
-            **job.identity,
+            **identity(config),
             "epochs": config.epochs,
             "exits": evaluation.exits,
             "final": evaluation.final,
@@ -203,7 +195,7 @@ class _Run:
 
     def restore(self) -> Progress:
         """Put back the newest valid checkpoint, or begin at the beginning; returns the place in training."""
-        checkpoint, refused = newest_valid(self.folder.checkpoints, self.job.identity)
+        checkpoint, refused = newest_valid(self.folder.checkpoints, identity(self.config))
         for reason in refused:
             self.watcher.note(f"checkpoint refused: {reason}")
         if checkpoint is None:
@@ -215,13 +207,7 @@ class _Run:
         return checkpoint.progress
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        try:
-            self.job.method.load_state_dict(checkpoint.method)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the checkpoint in {self.folder.checkpoints} does not fit the network of config.yaml "
-                f"({str(error).splitlines()[-1].strip()}); was config.yaml edited?"
-            ) from None
+        load_weights(self.job.method, checkpoint, self.folder.checkpoints)
         for name, optimizer in self.optimizers.items():
             prefix = f"{name}/"
             optimizer.load_state(
@@ -233,7 +219,7 @@ class _Run:
             )
 
     def _save(self, epoch: int, step: int, means: Mapping[str, tuple[float, int]]) -> None:
-        progress = Progress(epoch, step, self.seconds, means, self.job.identity)
+        progress = Progress(epoch, step, self.seconds, means, identity(self.config))
         optimizers = {
             f"{name}/{key}": value
             for name, optimizer in self.optimizers.items()
