@@ -425,6 +425,7 @@ def test_a_group_that_is_no_group(text: str) -> None:
     [
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: there is no such file"),
         (["--config"], "needs the path"),
+        (["--data", "nowhere/photos"], "--data nowhere/photos: there is no such file or folder"),
         (["--config", "a: [\n"], "not YAML"),
         (["--config", "- a\n- b\n"], "holds list, not settings by name"),
         (["--data"], "--data needs a name"),

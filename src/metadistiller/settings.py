@@ -116,6 +116,8 @@ def _expand_short_forms(words: list[str]) -> list[str]:
 
 
 def _member_words(family: str, value: str) -> list[tuple[str, str]]:
+    if family == "data" and "/" in value and not Path(value).exists():
+        raise ConfigError(f"--data {value}: there is no such file or folder (looked from {Path.cwd()})")
     if family != "data" or value in table(FAMILIES["data"][0]) or not Path(value).exists():
         return [(f"{family}.name", value)]
     for module in modules(FAMILIES["data"][0]):
