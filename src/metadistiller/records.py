@@ -27,14 +27,18 @@ import yaml
 from .errors import CheckpointError, ConfigError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader sees the old text or the new one and never half of either."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file in one step, so that a reader sees the old one or the new one and never half of either."""
     partial = path.with_name(path.name + ".tmp")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -59,12 +59,14 @@ def parse(
     if method is not None:
         from_files = [word for word in from_files if not word.startswith(("--method=", "--method."))]
         words = [*words, *method]
-    everything = [*_expand_short_forms(from_files), *_expand_short_forms(words)]
+    # Once: finding out what lies at a path reads the disk.
+    from_files = _expand_short_forms(from_files)
+    everything = [*from_files, *_expand_short_forms(words)]
     names = _names(everything)
     config = recipe(base or _recipe_for(names.get("data")))
     members = {family: find(*FAMILIES[family], names.get(family, getattr(config, family).name)) for family in FAMILIES}
     parser = _parser(command, config, members, add_extras)
-    _refuse_unknown(parser, _expand_short_forms(from_files), "setting", prefix="")
+    _refuse_unknown(parser, from_files, "setting", prefix="")
     _refuse_unknown(parser, words, "option", prefix="--")
     try:
         found = parser.parse_args(everything)

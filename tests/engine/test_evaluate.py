@@ -13,6 +13,7 @@ from metadistiller.engine.evaluate import ensemble_scores, evaluate
 from metadistiller.engine.machine import Machine
 from metadistiller.engine.means import EpochMeans
 from metadistiller.errors import TrainingError
+from metadistiller.methods import Method
 
 CPU = Machine(torch.device("cpu"), bfloat16=False, channels_last=False)
 
@@ -23,6 +24,8 @@ class Canned(nn.Module):
     def __init__(self, *exits: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self._exits = exits
+
+    evaluating = Method.evaluating
 
     def exits(self, images: Tensor) -> list[Tensor]:
         assert not self.training

@@ -74,8 +74,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     final = folder / checkpoint.progress.folder_name
     partial = folder / f".{final.name}.partial"
     contents = {
-        "method.safetensors": save(_plain(checkpoint.method)),
-        "optimizers.safetensors": save(_plain(checkpoint.optimizers)),
+        "method.safetensors": save(dense(checkpoint.method)),
+        "optimizers.safetensors": save(dense(checkpoint.optimizers)),
         # Not sorted: the order of the means is the order of the table's columns.
         "state.json": json.dumps({"format": FORMAT, **asdict(checkpoint.progress)}, allow_nan=False).encode(),
     }
@@ -217,8 +217,11 @@ def _read(path: Path) -> bytes:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # safetensors stores dense rows; a channels_last tensor comes back in the layout of what it is copied into.
+def dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the processor, row by row, as safetensors stores them.
+
+    A channels_last tensor comes back in the layout of whatever it is copied into.
+    """
     return {
         name: tensor.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
         for name, tensor in tensors.items()

@@ -15,6 +15,7 @@ from ..data import Dataset, ImageSet, evaluation_images
 from ..errors import TrainingError
 from ..methods import Method
 from .machine import Machine
+from .means import AGAINST_DIVERGENCE
 
 
 def ensemble_scores(exit_logits: list[Tensor], how: Literal["logits", "probabilities"]) -> Tensor:
@@ -90,12 +91,8 @@ def evaluate(
 
     Raises: TrainingError where the final output's loss is not finite.
     """
-    training = method.training
-    method.eval()
-    try:
+    with method.evaluating():
         return _count(method, dataset, images, machine, batch_size, ensemble)
-    finally:
-        method.train(training)
 
 
 def _count(
@@ -109,30 +106,27 @@ def _count(
     classes = dataset.num_classes
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=machine.device)
     loss = torch.zeros((), dtype=torch.float64, device=machine.device)
-    hits1: Tensor | int = 0
-    hits5: Tensor | int = 0
+    hits1, hits5 = [], []
     parts = torch.split(images.images, batch_size), torch.split(images.labels, batch_size)
     for pixels, targets in zip(*parts, strict=True):
         labels = targets.to(machine.device)
         exit_logits = method.exits(machine.arrange(evaluation_images(pixels.to(machine.device), dataset)))
         scores = torch.stack([*exit_logits, ensemble_scores(exit_logits, ensemble)])
         ranked = scores.topk(min(5, classes), dim=2).indices == labels[:, None]
-        hits1 = hits1 + ranked[:, :, 0].sum(1)
-        hits5 = hits5 + ranked.any(2).sum(1)
+        hits1.append(ranked[:, :, 0].sum(1))
+        hits5.append(ranked.any(2).sum(1))
         final = exit_logits[-1]
         confusion += torch.bincount(labels * classes + final.argmax(1), minlength=classes * classes)
         loss += F.cross_entropy(final, labels, reduction="sum")
     if not loss.isfinite():
         raise TrainingError(
-            f"the test loss is {loss.item()}: the network's weights or batch statistics have diverged; take a lower "
-            "learning rate (--optim.lr), a warm-up (--optim.warmup_epochs 5) or clipping (--optim.clip_norm 5)"
+            f"the test loss is {loss.item()}: the network's weights or batch statistics have diverged; "
+            f"{AGAINST_DIVERGENCE}"
         )
-    assert isinstance(hits1, Tensor)
-    assert isinstance(hits5, Tensor)
     return Evaluation(
         count=len(images),
-        top1=tuple(hits1.tolist()),
-        top5=tuple(hits5.tolist()),
+        top1=tuple(torch.stack(hits1).sum(0).tolist()),
+        top5=tuple(torch.stack(hits5).sum(0).tolist()),
         confusion=confusion.view(classes, classes).tolist(),
         loss=loss.item() / len(images),
     )

@@ -26,14 +26,10 @@ def soft_target_examples(method: Method, dataset: Dataset, machine: Machine, *, 
     chosen = present[torch.linspace(0, len(present) - 1, count).round().long()]
     index = torch.stack([torch.nonzero(labels == label)[0, 0] for label in chosen])
     pixels = dataset.test.images[index]
-    training = method.training
-    method.eval()
-    try:
+    with method.evaluating():
         shown = machine.arrange(evaluation_images(pixels.to(machine.device), dataset))
         targets = [t.cpu() for t in method.soft_targets(shown)]
         final = F.softmax(method.exits(shown)[-1], dim=1).cpu()
-    finally:
-        method.train(training)
     return {
         "classes": list(dataset.classes),
         "images": [

@@ -15,6 +15,8 @@ from ..data import Dataset, evaluation_images
 from ..errors import CheckpointError, ExportError
 from ..methods import Method
 from ..nn import Backbone, build_network
+from ..records import write_bytes
+from .checkpoint import dense
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,8 @@ def save_network(network: Backbone, path: Path, *, config: Config, dataset: Data
         "mean": list(dataset.mean),
         "std": list(dataset.std),
     }
-    tensors = {
-        name: value.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
-        for name, value in network.state_dict().items()
-    }
     # One key only: the order of several is not fixed in the file, and the same network must give the same bytes.
-    data = save(tensors, metadata={"network": json.dumps(header)})
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_bytes(data)
-    partial.replace(path)
+    write_bytes(path, save(dense(network.state_dict()), metadata={"network": json.dumps(header)}))
 
 
 def load_network(path: Path) -> NetworkFile:

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from ..errors import TrainingError
 
+AGAINST_DIVERGENCE = (
+    "take a lower learning rate (--optim.lr), a warm-up (--optim.warmup_epochs 5) or clipping (--optim.clip_norm 5)"
+)
+
 
 class EpochMeans:
     """Sums in float64 and counts, by name, in the order of first appearance."""
@@ -38,10 +42,7 @@ class EpochMeans:
         sums = torch.stack(list(self._sums.values())).tolist() if self._sums else []
         for name, total in zip(self._sums, sums, strict=True):
             if not math.isfinite(total):
-                raise TrainingError(
-                    f"{name} is {total} in {where}: training has diverged; take a lower learning rate "
-                    "(--optim.lr), a warm-up (--optim.warmup_epochs 5) or clipping (--optim.clip_norm 5)"
-                )
+                raise TrainingError(f"{name} is {total} in {where}: training has diverged; {AGAINST_DIVERGENCE}")
         return dict(zip(self._sums, zip(sums, self._counts.values(), strict=True), strict=True))
 
     def means(self, where: str) -> dict[str, float]:

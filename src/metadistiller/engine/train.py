@@ -116,6 +116,7 @@ class _Run:
             every = self.config.checkpoint_every_steps
             if every and (step + 1) % every == 0 and step + 1 < self.steps:
                 self._save(epoch, step + 1, self.means.totals(self._where(epoch, step)))
+        # Raises where a step since the last look went wrong, before the test set is asked or anything is saved.
         self.means.totals(self._where(epoch, self.steps - 1))
         self.epoch_seconds = time.perf_counter() - began
 

@@ -4,7 +4,8 @@ A method is one module with Options, NAMES and `build(options, setting) -> Metho
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -78,6 +79,16 @@ class Objective:
 
 class Method(nn.Module, ABC):
     """A way to train a network. Its state_dict is everything that a checkpoint must hold of it, optimizers apart."""
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within the block, evaluation mode; afterwards the mode that it was in."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
 
     @abstractmethod
     def players(self) -> dict[str, Player]:
