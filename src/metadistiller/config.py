@@ -4,6 +4,7 @@ Only assemble, settings, the command line, the recipes and the engine see a Conf
 take plain arguments.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -17,6 +18,12 @@ def require(condition: bool, what: str, value: object, fix: str) -> None:
         raise ConfigError(f"{what} is {value!r}; {fix}")
 
 
+def milestone_epoch(milestone: float, epochs: int) -> int:
+    """The epoch from which a milestone holds: below 1 a fraction of the run (0.4 of 200 is 80), from 1 on an epoch."""
+    # Upwards, so that even one epoch begins at the full rate; the rounding keeps 0.7 * 10 = 7.000000000000001 at 7.
+    return math.ceil(round(milestone * epochs, 6)) if milestone < 1 else round(milestone)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """A member of a family by name, with the options that differ from its defaults."""
@@ -26,6 +33,21 @@ class Choice:
 
     def as_dict(self) -> dict[str, Any]:
         return {"name": self.name, **self.options}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher(Choice):
+    """The second network of a method that has one: it teaches (kd, fitnet, attention_transfer) or learns along (dml).
+
+    Attributes:
+        run: folder of the finished run that trained it; null where it is trained first, in the folder `teacher` of the
+            run itself, or where it learns along.
+    """
+
+    run: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "run": self.run, **self.options}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +128,7 @@ class Config:
         data: the data set and its options.
         model: the network and its options.
         method: the training method and its options.
+        teacher: the second network, for a method that has one; null for all others.
         optim: learning rates, schedule and the like.
         epochs: passes over the training set; >= 1. Paper 4.1: 200.
         batch_size: images a step; >= 2, because batch normalisation needs a batch. The paper is silent; 128.
@@ -126,6 +149,7 @@ class Config:
     data: Choice
     model: Choice
     method: Choice
+    teacher: Teacher | None = None
     optim: Optim = field(default_factory=Optim)
     epochs: int = 200
     batch_size: int = 128
@@ -180,6 +204,7 @@ class Config:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for family in ("data", "model", "method"):
             values[family] = getattr(self, family).as_dict()
+        values["teacher"] = self.teacher.as_dict() if self.teacher else None
         values["optim"] = {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.optim).items()
         }

@@ -6,6 +6,7 @@ A member module holds three things, and nothing is listed anywhere else:
     NAMES     name -> the Options fields that the name fixes (an empty dict where it fixes none)
     build     the function or class that makes the member from its Options
 
+A method that learns with a second network adds PARTNER, "teacher" or "peer" (see metadistiller.methods).
 A family with endless names (WRN-d-w) adds PATTERN, a compiled expression whose groups are whole-numbered
 Options fields.
 """
@@ -17,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from .errors import ConfigError, UnknownName
 
@@ -39,6 +40,7 @@ class Member:
         preset: the fields that the name itself fixes.
         build: takes the Options first; what else it takes is the family's contract.
         summary: first line of the module's docstring.
+        partner: which second network a method learns with; None for none, and outside the methods.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Member:
     preset: Mapping[str, Any]
     build: Callable[..., Any]
     summary: str
+    partner: Literal["teacher", "peer"] | None = None
 
     def configure(self, given: Mapping[str, Any]) -> Any:
         """Options from `given` on top of the name's preset. Raises: UnknownName, ConfigError."""
@@ -89,7 +92,7 @@ def modules(package: str) -> list[ModuleType]:
 
 def _member(module: ModuleType, name: str, preset: Mapping[str, Any]) -> Member:
     summary = (module.__doc__ or "").strip().splitlines()[0].rstrip(".")
-    return Member(name, module.Options, preset, module.build, summary)
+    return Member(name, module.Options, preset, module.build, summary, vars(module).get("PARTNER"))
 
 
 def table(package: str) -> dict[str, Member]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from metadistiller.config import Optim
-from metadistiller.engine.optim import PlayerOptimizer, milestone_epoch, rate_factor
+from metadistiller.config import Optim, milestone_epoch
+from metadistiller.engine.optim import PlayerOptimizer, rate_factor
 from metadistiller.methods import Player
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..config import Optim
+from ..config import Optim, milestone_epoch
 from ..methods import Player
 
 
@@ -30,12 +30,6 @@ def rate_factor(optim: Optim, *, epochs: int, epoch: int, progress: float) -> fl
             # Drops happen between epochs: after 80 full ones, the next is the first at the lower rate.
             passed = sum(epoch >= milestone_epoch(m, epochs) for m in optim.milestones)
             return warm * optim.gamma**passed
-
-
-def milestone_epoch(milestone: float, epochs: int) -> int:
-    """The epoch from which a milestone holds: below 1 a fraction of the run (0.4 of 200 is 80), from 1 on an epoch."""
-    # Upwards, so that even one epoch begins at the full rate; the rounding keeps 0.7 * 10 = 7.000000000000001 at 7.
-    return math.ceil(round(milestone * epochs, 6)) if milestone < 1 else round(milestone)
 
 
 class PlayerOptimizer:

@@ -1,6 +1,7 @@
 """What a method is: it says what to minimise over which parameters, and the engine does it.
 
-A method is one module with Options, NAMES and `build(options, setting) -> Method` (see metadistiller.lookup).
+A method is one module with Options, NAMES and `build(options, setting) -> Method` (see metadistiller.lookup). One that
+learns with a second network says which kind: PARTNER = "teacher" (trained before) or "peer" (learns along).
 """
 
 from abc import ABC, abstractmethod
@@ -24,12 +25,19 @@ class Setting:
         size: height and width of the images.
         seed: for the initial weights of whatever the method adds.
         label_smoothing: of every hard-label loss of training, 0 to below 1.
+        epochs: of the whole run, for methods that change on the way.
+        teacher: a trained network, for a method whose module says PARTNER = "teacher". It may lie on the meta device,
+            with shapes and no weights, where the method is restored only to be asked.
+        peer: a fresh network, for a method whose module says PARTNER = "peer".
     """
 
     backbone: Backbone
     size: tuple[int, int]
     seed: int
     label_smoothing: float = 0.0
+    epochs: int = 1
+    teacher: Backbone | None = None
+    peer: Backbone | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,8 @@ class Objective:
 
     Attributes:
         of: name of the player that moves.
-        loss: from a batch of `stream` and the players' current learning rates by name.
+        loss: from a batch of `stream` and the players' current learning rates by name. Objectives of one step on the
+            same stream get the same batch.
         stream: where the batch comes from.
         every_steps: the update happens in each so-manieth step of the epoch, from the first on.
     """

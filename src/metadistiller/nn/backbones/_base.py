@@ -4,7 +4,7 @@ A family is one module with Options, NAMES and `build(options, num_classes) -> B
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,13 @@ class Backbone(nn.Module, ABC):
     Attributes:
         num_classes: C.
         total_stride: how many pixels of the image one pixel of the last stage stands for, along a side.
+        exit_design: of its early exits and of the generator's heads: bottleneck, or linear (average and linear layer,
+            as sec. 4.2 has it for VGG).
     """
 
     num_classes: int
     total_stride: int
+    exit_design: Literal["bottleneck", "linear"] = "bottleneck"
 
     @property
     @abstractmethod
@@ -43,6 +46,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def head(self, features: Tensor) -> Tensor:
         """Logits (N, C) from F_K."""
+
+    @property
+    def plain(self) -> nn.Module:
+        """What ships: the network itself; an adapter gives the network that it holds, under that network's own keys."""
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C); images (N, 3, H, W)."""
