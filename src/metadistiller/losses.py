@@ -77,6 +77,94 @@ def self_boosting_loss(
     return total, parts
 
 
+def distillation_loss(
+    logits: Tensor,
+    labels: Tensor,
+    teacher_logits: Tensor,
+    *,
+    alpha: float,
+    temperature: float,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_S of eq. 1: alpha CE(y, S) + (1 - alpha) tau^2 KL(T || S).
+
+    Args:
+        logits: S, (N, C); gradients flow.
+        labels: (N,) int64.
+        teacher_logits: of T, (N, C); the caller detaches.
+        alpha: weight of the hard label, 0 to 1.
+        temperature: tau > 0.
+        label_smoothing: 0 to below 1, of the hard term.
+    Returns: the loss, scalar in nats; and its unweighted parts by name, detached.
+    Raises: ShapeError if the shapes differ.
+    """
+    hard = hard_loss(logits, labels, label_smoothing=label_smoothing)
+    total, parts = alpha * hard, {"final_hard": hard.detach()}
+    # As in self_boosting_loss: alpha = 1 leaves nothing of the soft term.
+    if alpha < 1:
+        soft = soft_divergence(logits, teacher_logits, temperature=temperature)
+        total = total + (1 - alpha) * soft
+        parts["final_soft"] = soft.detach()
+    return total, parts
+
+
+def hint_loss(hint: Tensor, teacher: Tensor) -> Tensor:
+    """How far a regressed feature map is from the teacher's: mean over all elements of the squared difference.
+
+    Args:
+        hint: the regressor's map, (N, D, H, W); gradients flow.
+        teacher: the teacher's map, of the same shape; the caller detaches.
+    Returns: scalar in squared units of the teacher's features.
+    Raises: ShapeError if the shapes differ.
+    Source: Romero et al., FitNets, ICLR 2015, sec. 2.2.
+    Departs: the original sums over the map and halves; a mean does not depend on the map's size.
+    """
+    if hint.shape != teacher.shape:
+        raise ShapeError(
+            f"the regressor gives {tuple(hint.shape)}, the teacher's stage {tuple(teacher.shape)}; "
+            "both must be (N, D, H, W) of the same images and the same stage"
+        )
+    return F.mse_loss(_wide(hint), _wide(teacher))
+
+
+def attention_map(features: Tensor, *, power: float = 2.0) -> Tensor:
+    """Where a stage looks: the mean over channels of |F|^p, flattened and of length 1 for each image.
+
+    Args:
+        features: (N, D, H, W).
+        power: p >= 1.
+    Returns: (N, H W), not negative; zero for an image whose features all are zero, and its gradient is zero there too.
+    Source: Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017, sec. 3.1.
+    """
+    return F.normalize(_wide(features).abs().pow(power).mean(1).flatten(1), dim=1, eps=1e-12)
+
+
+def attention_loss(student: Tensor, teacher: Tensor, *, power: float = 2.0) -> Tensor:
+    """How far two stages look at different places: mean over images and positions of the squared difference of their
+    attention maps.
+
+    Args:
+        student: F_k of the student, (N, D, H, W); gradients flow.
+        teacher: F_k of the teacher, (N, D', H', W'), of any number of channels; the caller detaches. Where sides
+            differ, the larger map is average-pooled to the smaller one's.
+        power: p >= 1, see attention_map.
+    Returns: scalar, 0 to 2 / (H W).
+    Raises: ShapeError if the numbers of images differ.
+    Source: as attention_map; eq. 2 with the mean of the authors' program in place of the norm.
+    """
+    if len(student) != len(teacher):
+        raise ShapeError(
+            f"the student's features are of {len(student)} images, the teacher's of {len(teacher)}; "
+            "both must be of the same images"
+        )
+    # Each side by itself: a pair of maps may be high on one hand and wide on the other.
+    height, width = (min(student.shape[side], teacher.shape[side]) for side in (2, 3))
+    ours, theirs = (
+        attention_map(F.adaptive_avg_pool2d(_wide(map_), (height, width)), power=power) for map_ in (student, teacher)
+    )
+    return (ours - theirs).square().mean()
+
+
 @torch.no_grad()
 def target_statistics(target_logits: Sequence[Tensor], labels: Tensor, *, temperature: float) -> dict[str, Tensor]:
     """How soft and how right each T_k is, mean over N: entropy in nats, confidence 0..1 (largest probability), accuracy

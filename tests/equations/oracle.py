@@ -14,6 +14,11 @@ NETWORKS = {
     "resnet10": Choice(name="resnet10", options={"width": 8}),
     "resnet10-imagenet": Choice(name="resnet10", options={"width": 8, "stem": "imagenet"}),
     "wrn10_1": Choice(name="wrn10_1"),
+    "resnext29_2": Choice(name="resnext29_2", options={"width": 4}),
+    "vgg11_bn": Choice(name="vgg11_bn", options={"width": 4}),
+    "mobilenet_v2": Choice(name="mobilenet_v2", options={"width": 0.1}),
+    "shufflenet_v2": Choice(name="shufflenet_v2_x0_5"),
+    "torchvision": Choice(name="torchvision/shufflenet_v2_x0_5"),
 }
 
 
@@ -33,10 +38,12 @@ class Scene:
 def scene(
     model: Choice, *, dtype: torch.dtype = torch.float64, classes: int = 5, width: int | str = "mirror", batch: int = 8
 ) -> Scene:
-    size = (64, 64) if model.options.get("stem") == "imagenet" else (16, 16)
     backbone = build_network(model, classes)
+    side = max(16, 2 * backbone.total_stride)
+    size = (side, side)
     student = MultiExit(backbone, size).to(dtype)
-    generator = LabelGenerator(stage_shapes(backbone, size), classes, width=width).to(dtype)
+    shapes = stage_shapes(backbone, size)
+    generator = LabelGenerator(shapes, classes, width=width, exit_design=backbone.exit_design).to(dtype)
     batches = [
         (torch.randn(count, 3, *size, dtype=dtype), torch.randint(classes, (count,))) for count in (batch, batch + 4)
     ]

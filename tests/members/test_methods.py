@@ -8,51 +8,41 @@ from typing import Any
 import pytest
 import torch
 
-from metadistiller.config import Choice
 from metadistiller.data import Halves, Train
 from metadistiller.errors import ConfigError, UnknownName
 from metadistiller.lookup import find, table
-from metadistiller.methods import Method, Objective, Setting
-from metadistiller.nn import build_network
+from metadistiller.methods import Method
 
-PACKAGE = "metadistiller.methods"
+from .toys import CLASSES, EPOCHS, PACKAGE, RATES, batch, batch_for, make, network, setting, snapshot
+
 METHODS = sorted(table(PACKAGE))
-CLASSES, SIZE = 5, (16, 16)
-RATES = {"student": 0.1, "generator": 0.001}
+# Options that change which players or objectives a method has make it another member of the family.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fitnet-joint": ("fitnet", {"two_stage": False}),
+    "metadistiller-labels": ("metadistiller", {"targets": "labels"}),
+    "metadistiller-frozen": ("metadistiller", {"targets": "frozen"}),
+    "metadistiller-uniform": ("metadistiller", {"targets": "uniform"}),
+}
+CASES = [*METHODS, *VARIANTS]
 
 
 def build(name: str, options: Mapping[str, Any] | None = None, label_smoothing: float = 0.0) -> Method:
-    backbone = build_network(Choice(name="resnet10", options={"width": 4}), CLASSES)
-    member = find(PACKAGE, "method", name)
-    setting = Setting(backbone, SIZE, seed=3, label_smoothing=label_smoothing)
-    return member.build(member.configure(options or {}), setting)
+    member, fixed = VARIANTS.get(name, (name, {}))
+    return make(member, {**fixed, **(options or {})}, setting(label_smoothing=label_smoothing))
 
 
-def batch(seed: int = 0, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    drawn = torch.Generator().manual_seed(seed)
-    images = torch.randn(count, 3, *SIZE, generator=drawn)
-    return images, torch.randint(CLASSES, (count,), generator=drawn)
-
-
-def batch_for(objective: Objective) -> Any:
-    return (batch(1), batch(2)) if isinstance(objective.stream, Halves) else batch(1)
-
-
-def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_its_players_own_disjoint_parameters_and_together_all_of_them(name: str) -> None:
+@pytest.mark.parametrize("name", CASES)
+def test_its_players_own_disjoint_parameters_and_together_all_that_are_to_move(name: str) -> None:
     method = build(name)
     players = method.players()
     assert "student" in players
     owned = [id(p) for player in players.values() for p in player.module.parameters()]
     assert len(owned) == len(set(owned))
-    assert set(owned) == {id(p) for p in method.parameters()}
+    # What a method holds but never moves says so.
+    assert set(owned) == {id(p) for p in method.parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("epoch", [0, 1, 5])
 def test_every_objective_moves_its_player_and_nobody_else(name: str, epoch: int) -> None:
     method = build(name).train()
@@ -70,15 +60,16 @@ def test_every_objective_moves_its_player_and_nobody_else(name: str, epoch: int)
         method.zero_grad(set_to_none=True)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CASES)
 def test_the_first_objective_is_the_student_on_the_whole_training_set(name: str) -> None:
-    for epoch in range(7):
-        first = build(name).objectives(epoch)[0]
+    method = build(name).train()
+    for epoch in range(EPOCHS):
+        first = method.objectives(epoch)[0]
         assert (first.of, first.stream, first.every_steps) == ("student", Train(), 1)
         assert "loss" in first.loss(batch(1), RATES).parts
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CASES)
 def test_exits_end_with_the_answer_of_the_network_that_ships(name: str) -> None:
     method = build(name).eval()
     images, _ = batch()
@@ -87,16 +78,13 @@ def test_exits_end_with_the_answer_of_the_network_that_ships(name: str) -> None:
     assert torch.equal(exits[-1], method.deployable()(images))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CASES)
 def test_what_ships_is_the_plain_network_and_nothing_more(name: str) -> None:
-    plain = build_network(Choice(name="resnet10", options={"width": 4}), CLASSES)
-    shipped = build(name).deployable().state_dict()
-    assert {key: value.shape for key, value in shipped.items()} == {
-        key: value.shape for key, value in plain.state_dict().items()
-    }
+    shipped, plain = build(name).deployable().state_dict(), network().state_dict()
+    assert {key: value.shape for key, value in shipped.items()} == {key: value.shape for key, value in plain.items()}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CASES)
 def test_soft_targets_are_distributions_one_for_each_early_exit_or_none_at_all(name: str) -> None:
     method = build(name).eval()
     images, _ = batch()
@@ -120,7 +108,7 @@ def test_options_are_frozen_and_a_wrong_one_is_named(name: str) -> None:
             setattr(options, field.name if field else "anything", 1)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CASES)
 def test_what_a_method_adds_depends_on_the_seed_alone(name: str) -> None:
     torch.manual_seed(1)
     one = build(name)
@@ -128,12 +116,12 @@ def test_what_a_method_adds_depends_on_the_seed_alone(name: str) -> None:
     two = build(name)
     shipped = {value.data_ptr() for value in one.deployable().state_dict().values()}
     added = {key: value for key, value in one.state_dict().items() if value.data_ptr() not in shipped}
-    assert added or name == "plain"
+    assert added or name in ("plain", "kd", "attention_transfer")
     for key, value in added.items():
         assert torch.equal(value, two.state_dict()[key])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CASES)
 def test_a_copy_of_a_method_shares_nothing_with_it(name: str) -> None:
     """Nothing that a method holds on to besides its parameters may lead back to the original."""
     method = build(name).eval()
@@ -145,6 +133,46 @@ def test_a_copy_of_a_method_shares_nothing_with_it(name: str) -> None:
             parameter.zero_()
         after = [*copied.exits(images), *copied.soft_targets(images)]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_label_smoothing_reaches_every_hard_term(name: str) -> None:
+    """Of the student one for each exit; of another player as many as it has."""
+    smooth, sharp = build(name, label_smoothing=0.3).train(), build(name).train()
+    for ours, theirs in zip(smooth.objectives(1), sharp.objectives(1), strict=True):
+        smooth.load_state_dict(sharp.state_dict())
+        a, b = (objective.loss(batch_for(objective), RATES).parts for objective in (ours, theirs))
+        hard = [key for key in a if key.endswith("_hard")]
+        assert ours.of != "student" or len(hard) == len(smooth.exits(batch()[0]))
+        assert all(not torch.isclose(a[key], b[key]) for key in hard)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_two_objectives_of_a_step_record_the_same_part(name: str) -> None:
+    method = build(name).train()
+    for epoch in range(EPOCHS):
+        parts = [key for o in method.objectives(epoch) for key in o.loss(batch_for(o), RATES).parts]
+        assert len(parts) == len(set(parts))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_its_state_is_all_that_it_needs(name: str) -> None:
+    """A method built again and given the state dict answers and learns as the first one does."""
+    method = build(name).train()
+    with torch.no_grad():
+        for step, value in enumerate(method.state_dict().values()):
+            if value.is_floating_point():
+                value.mul_(1 + 0.01 * (step % 7))
+    again = build(name).train()
+    again.load_state_dict(method.state_dict())
+    for epoch in (0, 5):
+        for ours, theirs in zip(method.objectives(epoch), again.objectives(epoch), strict=True):
+            a, b = (objective.loss(batch_for(objective), RATES) for objective in (ours, theirs))
+            assert torch.equal(a.total, b.total)
+    images, _ = batch()
+    with torch.no_grad():
+        one, two = ([*m.eval().exits(images), *m.soft_targets(images)] for m in (method, again))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 # -- how the three self-boosting methods hang together -----------------------------------------------------------------
@@ -245,7 +273,17 @@ def test_meta_epochs_and_steps_follow_their_options() -> None:
         ("metadistiller", {"heldout_batch_size": 0}, r"method\.heldout_batch_size is 0"),
         ("self_distillation", {"alpha": -0.1}, r"method\.alpha is -0\.1"),
         ("self_distillation", {"inner_width": 0}, r"method\.inner_width is 0"),
+        ("metadistiller", {"targets": "teacher"}, r"method\.targets is 'teacher'"),
         ("dsn", {"exit_weight": 0.0}, r"method\.exit_weight is 0\.0"),
+        ("kd", {"alpha": 1.1}, r"method\.alpha is 1\.1"),
+        ("kd", {"temperature": -1.0}, r"method\.temperature is -1\.0"),
+        ("fitnet", {"hint_weight": 0.0}, r"method\.hint_weight is 0\.0"),
+        ("fitnet", {"hint_epochs": 0.0}, r"method\.hint_epochs is 0\.0"),
+        ("fitnet", {"alpha": 2.0}, r"method\.alpha is 2\.0"),
+        ("attention_transfer", {"attention_weight": 0.0}, r"method\.attention_weight is 0\.0"),
+        ("attention_transfer", {"power": 0.5}, r"method\.power is 0\.5"),
+        ("dml", {"mutual_weight": 0.0}, r"method\.mutual_weight is 0\.0"),
+        ("dml", {"temperature": 0.0}, r"method\.temperature is 0\.0"),
     ],
 )
 def test_options_out_of_range_are_refused_with_the_value(name: str, options: dict[str, Any], message: str) -> None:
@@ -259,14 +297,3 @@ def test_the_exits_weight_of_dsn_scales_the_exits_alone() -> None:
     hard = sum(found.parts[f"exit_{k}_hard"] for k in (1, 2, 3))
     torch.testing.assert_close(found.total, found.parts["final_hard"] + 0.5 * hard)
     torch.testing.assert_close(student_loss(one), found.parts["final_hard"] + hard)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_label_smoothing_reaches_every_hard_term(name: str) -> None:
-    smooth, sharp = build(name, label_smoothing=0.3), build(name)
-    smooth.load_state_dict(sharp.state_dict())
-    a = smooth.train().objectives(1)[0].loss(batch(), RATES).parts
-    b = sharp.train().objectives(1)[0].loss(batch(), RATES).parts
-    hard = [key for key in a if key.endswith("_hard")]
-    assert len(hard) == len(build(name).exits(batch()[0]))
-    assert all(not torch.isclose(a[key], b[key]) for key in hard)

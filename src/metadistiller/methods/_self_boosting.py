@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import require
 from ..data import Batch, seeded
 from ..losses import self_boosting_loss, target_statistics
 from ..nn import Backbone, MultiExit
@@ -19,22 +18,6 @@ from ._base import Losses, Method, Objective, Player, Setting
 
 # From features F_1..F_K and logits S_1..S_K to the logits of T_1..T_{K-1}, or to None for no soft term.
 MakeTargets: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor] | None]
-
-
-def check_weights(alpha: float, temperature: float) -> None:
-    """Raises: ConfigError where alpha or tau is out of its range."""
-    require(0 <= alpha <= 1, "method.alpha", alpha, "take 0 to 1; the paper uses 0.5")
-    require(temperature > 0, "method.temperature", temperature, "take a number above 0; the paper uses 1")
-
-
-def check_inner_width(inner_width: int | None) -> None:
-    """Raises: ConfigError where the exits' inner width is not a number of channels."""
-    require(
-        inner_width is None or inner_width >= 1,
-        "method.inner_width",
-        inner_width,
-        "take 1 or more, or null",
-    )
 
 
 def build_student(setting: Setting, inner_width: int | None) -> MultiExit:

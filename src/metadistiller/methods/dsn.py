@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..config import require
 from ._base import Setting
-from ._self_boosting import SelfBoosting, build_student, check_inner_width
+from ._options import check_inner_width
+from ._self_boosting import SelfBoosting, build_student
 
 
 @dataclass(frozen=True, kw_only=True)

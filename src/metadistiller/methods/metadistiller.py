@@ -8,14 +8,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ..config import require
 from ..data import Batch, Halves, seeded
+from ..losses import hard_loss
 from ..meta import meta_loss
 from ..nn import Backbone, LabelGenerator, stage_shapes
+from ._apart import answer_apart
 from ._base import Losses, Method, Objective, Player, Setting
-from ._self_boosting import SelfBoosting, build_student, check_inner_width, check_weights
+from ._options import check_inner_width, check_weights, refuse_unused
+from ._self_boosting import SelfBoosting, build_student
+
+# Options that change nothing, by choice of `targets`. What recipes set for a data set or a network (generator_width, M,
+# meta_every_steps) is not among them: the ablations must run from there.
+_UNUSED = {
+    "meta": (),
+    "labels": ("heldout", "heldout_batch_size"),
+    "frozen": ("heldout", "heldout_batch_size", "generator_lr"),
+    "uniform": ("heldout", "heldout_batch_size", "generator_lr"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +38,11 @@ class Options:
     Args:
         alpha: weight of the hard label against the soft target, eq. 4, 0 to 1. Paper 4.1: 0.5.
         temperature: tau of eq. 4, above 0. Paper 4.1: 1.
+        targets: where T_k comes from: meta, a generator taught by the meta-gradient, is the paper's. Three ablations:
+            labels (a generator taught by its own cross entropy with the labels, at the same steps), frozen (a generator
+            with its initial weights) and uniform (no generator, every class as likely as the next).
         meta_every_epochs: M of Algorithm 1: the generator learns in epochs 0, M, 2 M ...; >= 1. Paper 3.5: 5.
+            Nothing learns in them with targets frozen or uniform.
         meta_every_steps: in such an epoch, steps per update of the generator; >= 1. Algorithm 1: 1.
         generator_lr: Adam's learning rate for the generator before the schedule, above 0. Departs from the paper's 0.1,
             which makes every target one-hot within a few steps (docs/notes/generator-lr.md has the measurements).
@@ -37,6 +54,7 @@ class Options:
 
     alpha: float = 0.5
     temperature: float = 1.0
+    targets: Literal["meta", "labels", "frozen", "uniform"] = "meta"
     meta_every_epochs: int = 5
     meta_every_steps: int = 1
     generator_lr: float = 0.001
@@ -65,13 +83,15 @@ class Options:
             self.heldout_batch_size,
             "batch normalisation needs 2 or more; null takes the run's batch size",
         )
+        require(self.targets in _UNUSED, "method.targets", self.targets, f"take one of {', '.join(_UNUSED)}")
+        refuse_unused(self, *_UNUSED[self.targets], because=f"targets {self.targets}")
 
 
 NAMES: dict[str, dict[str, object]] = {"metadistiller": {}}
 
 
 class MetaDistiller(Method):
-    """T_k: the generator's, from the detached features of the student.
+    """T_k: the generator's, from the detached features of the student; with targets=uniform there is no generator.
 
     Departs: halves are drawn once per epoch instead of at every update (reading G3); epochs count from 0, so the
         generator learns in the first (reading G2); the prose's "by SGD" for theta_g is read as Adam, as in sec. 4.1
@@ -82,38 +102,34 @@ class MetaDistiller(Method):
         super().__init__()
         self._options = options
         self._label_smoothing = setting.label_smoothing
-        shapes = stage_shapes(setting.backbone, setting.size)
-        with seeded(setting.seed, "generator"):
-            self.generator = LabelGenerator(
-                shapes,
-                setting.backbone.num_classes,
-                width=options.generator_width,
-                inner_width=options.inner_width,
-            )
+        self.generator = None if options.targets == "uniform" else _build_generator(options, setting)
         self.boosting = SelfBoosting(
             build_student(setting, options.inner_width),
-            self._generate,
+            self._targets,
             alpha=options.alpha,
             temperature=options.temperature,
             label_smoothing=setting.label_smoothing,
         )
 
     def players(self) -> dict[str, Player]:
-        return self.boosting.players() | {"generator": Player(self.generator, "adam", lr=self._options.generator_lr)}
+        players = self.boosting.players()
+        if self.generator is not None and self._options.targets != "frozen":
+            players["generator"] = Player(self.generator, "adam", lr=self._options.generator_lr)
+        return players
 
     def objectives(self, epoch: int) -> tuple[Objective, ...]:
         student = self.boosting.objectives(epoch)
         if epoch % self._options.meta_every_epochs:
             return student
-        return (
-            *student,
-            Objective(
-                of="generator",
-                loss=self._meta_loss,
-                stream=Halves(heldout_batch_size=self._options.heldout_batch_size),
-                every_steps=self._options.meta_every_steps,
-            ),
-        )
+        steps = self._options.meta_every_steps
+        match self._options.targets:
+            case "meta":
+                halves = Halves(heldout_batch_size=self._options.heldout_batch_size)
+                return (*student, Objective(of="generator", loss=self._meta_loss, stream=halves, every_steps=steps))
+            case "labels":
+                return (*student, Objective(of="generator", loss=self._label_loss, every_steps=steps))
+            case "frozen" | "uniform":
+                return student
 
     def exits(self, images: Tensor) -> list[Tensor]:
         return self.boosting.exits(images)
@@ -124,11 +140,18 @@ class MetaDistiller(Method):
     def deployable(self) -> Backbone:
         return self.boosting.deployable()
 
-    def _generate(self, features: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
+    def _targets(self, features: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
+        if self.generator is None:
+            return [torch.zeros_like(exit_logits) for exit_logits in logits[:-1]]
+        return self._generate(features)
+
+    def _generate(self, features: Sequence[Tensor]) -> list[Tensor]:
+        assert self.generator is not None
         targets: list[Tensor] = self.generator([feature.detach() for feature in features])
         return targets
 
     def _meta_loss(self, batch: tuple[Batch, Batch], rates: Mapping[str, float]) -> Losses:
+        assert self.generator is not None
         found = meta_loss(
             self.boosting.student,
             self.generator,
@@ -141,6 +164,30 @@ class MetaDistiller(Method):
             label_smoothing=self._label_smoothing,
         )
         return Losses(found.surrogate, {"heldout_loss": found.heldout_loss})
+
+    def _label_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
+        """The ablation of eq. 8: sum over k of CE(y, T_k) on the student's own batch; only theta_g gets a gradient."""
+        images, labels = batch
+        features, _ = answer_apart(self.boosting.student, images)
+        targets = [logits / self._options.temperature for logits in self._generate(features)]
+        loss = torch.stack([hard_loss(t, labels, label_smoothing=self._label_smoothing) for t in targets]).sum()
+        return Losses(loss, {"generator_loss": loss.detach()})
+
+
+def _build_generator(options: Options, setting: Setting) -> LabelGenerator:
+    """G, with weights that depend on the seed alone."""
+    shapes = stage_shapes(setting.backbone, setting.size)
+    with seeded(setting.seed, "generator"):
+        generator = LabelGenerator(
+            shapes,
+            setting.backbone.num_classes,
+            width=options.generator_width,
+            exit_design=setting.backbone.exit_design,
+            inner_width=options.inner_width,
+        )
+    # A frozen generator keeps its weights. The running averages of its heads follow the student: targets are shown with
+    # them, and training has no use for them.
+    return generator.requires_grad_(options.targets != "frozen")
 
 
 def build(options: Options, setting: Setting) -> MetaDistiller:

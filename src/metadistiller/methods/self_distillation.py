@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ._base import Setting
-from ._self_boosting import SelfBoosting, build_student, check_inner_width, check_weights
+from ._options import check_inner_width, check_weights
+from ._self_boosting import SelfBoosting, build_student
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,98 @@
+"""Deep mutual learning: the student and a peer learn together, each from the label and from the other's output.
+
+"DML" of Table 3, where the peer is a ResNet152. Source: Zhang et al., Deep Mutual Learning, CVPR 2018.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..config import require
+from ..data import Batch
+from ..losses import hard_loss, soft_divergence
+from ..nn import Backbone
+from ._apart import answer_apart
+from ._base import Losses, Method, Objective, Player, Setting
+from ._teacher import check_partner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Deep mutual learning; the defaults are the original's, the paper states none.
+
+    Args:
+        mutual_weight: of the divergence from the other network, the label's cross entropy being 1; above 0.
+        temperature: tau of both networks in the divergence, above 0.
+    """
+
+    mutual_weight: float = 1.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.mutual_weight > 0,
+            "method.mutual_weight",
+            self.mutual_weight,
+            "take a number above 0; method plain is without a peer",
+        )
+        require(self.temperature > 0, "method.temperature", self.temperature, "take a number above 0; 1 is usual")
+
+
+NAMES: dict[str, dict[str, object]] = {"dml": {}}
+PARTNER = "peer"
+
+
+class MutualLearning(Method):
+    """L_1 = CE(y, p_1) + w KL(p_2 || p_1) for the student, the same with 1 and 2 exchanged for the peer.
+
+    In each the other's probabilities are constants. The two take turns: the peer sees what the student says after the
+    student's step, as in Algorithm 1 of the original.
+    """
+
+    def __init__(self, options: Options, setting: Setting) -> None:
+        super().__init__()
+        self._options = options
+        self._label_smoothing = setting.label_smoothing
+        self.student = setting.backbone
+        self.peer = check_partner(
+            setting.peer,
+            setting.backbone,
+            missing="method dml learns along with a second network; give --teacher.model NAME",
+        )
+
+    def players(self) -> dict[str, Player]:
+        return {"student": Player(self.student, "sgd"), "peer": Player(self.peer, "sgd")}
+
+    def objectives(self, epoch: int) -> tuple[Objective, ...]:
+        return (Objective(of="student", loss=self._student_loss), Objective(of="peer", loss=self._peer_loss))
+
+    def exits(self, images: Tensor) -> list[Tensor]:
+        return [self.student(images)]
+
+    def soft_targets(self, images: Tensor) -> list[Tensor]:
+        return []
+
+    def deployable(self) -> Backbone:
+        return self.student
+
+    def _student_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
+        total, hard, soft = self._loss(self.student, self.peer, batch)
+        return Losses(total, {"loss": total.detach(), "final_hard": hard.detach(), "final_soft": soft.detach()})
+
+    def _peer_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
+        total, hard, soft = self._loss(self.peer, self.student, batch)
+        return Losses(total, {"peer_loss": total.detach(), "peer_hard": hard.detach(), "peer_soft": soft.detach()})
+
+    def _loss(self, learner: Backbone, other: Backbone, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the learner minimises, and its two terms."""
+        images, labels = batch
+        logits = learner(images)
+        hard = hard_loss(logits, labels, label_smoothing=self._label_smoothing)
+        # Asked anew, not remembered from the other's own objective: the other has moved since then.
+        soft = soft_divergence(logits, answer_apart(other, images), temperature=self._options.temperature)
+        return hard + self._options.mutual_weight * soft, hard, soft
+
+
+def build(options: Options, setting: Setting) -> MutualLearning:
+    return MutualLearning(options, setting)
