@@ -1,0 +1,15 @@
+"""The ledger: one file with every finished run that counts as evidence, what it was and what came out.
+
+{"format": 1, "runs": [...]}, one record a run; docs/run-folder.md has every key. A record holds nothing of the machine
+that is not a fact about the run: no path, no user. Entering is safe for several processes at once.
+
+_record.py      a record, its id, and the check that it can be one
+_file.py        read and append
+_run.py         from a finished run folder to a record
+"""
+
+from ._file import append, read
+from ._record import Hardware, Record, TeacherRun, identity
+from ._run import record_of
+
+__all__ = ["Hardware", "Record", "TeacherRun", "append", "identity", "read", "record_of"]

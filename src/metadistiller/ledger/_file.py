@@ -1,0 +1,90 @@
+"""The ledger's file: read whole, checked, and replaced whole under a lock."""
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import CheckpointError, LedgerError
+from ..records import read_json, write_json
+from ._record import Record, parse
+
+FORMAT = 1
+WAIT_SECONDS = 30.0  # for another process that is entering a run
+
+
+def read(path: str | Path) -> list[Record]:
+    """Every record in the order of entry; none where there is no file yet.
+
+    Raises: LedgerError where it is damaged, or of a format that this version does not know.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    try:
+        values = read_json(path)
+    except CheckpointError as error:
+        raise LedgerError(f"{error}; bring back an earlier version of it") from None
+    if not isinstance(values, dict) or "format" not in values:
+        raise LedgerError(f"{path} is no ledger: it has no format; give the path of a ledger.json")
+    if values["format"] != FORMAT:
+        raise LedgerError(
+            f"{path} has format {values['format']!r}, this version reads {FORMAT}; install the version that wrote it"
+        )
+    if set(values) != {"format", "runs"} or not isinstance(values["runs"], list):
+        raise LedgerError(f"{path} holds {sorted(values)}, not format and a list of runs; it was damaged or edited")
+    records: dict[str, Record] = {}
+    for place, run in enumerate(values["runs"]):
+        record = parse(run, f"{path}, run {place}")
+        if record.id in records:
+            raise LedgerError(f"{path}, run {place} is there already, by its id {record.id}; take one of them out")
+        records[record.id] = record
+    return list(records.values())
+
+
+def append(path: str | Path, record: Record) -> bool:
+    """Enter a run; several processes may do so at once.
+
+    Returns: False where the same run is there already with the same outcome, and nothing is written.
+    Raises: LedgerError where it is there with another outcome, where the file cannot be read, or where somebody else
+        holds it for half a minute; it is left as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # What cannot be read again is not written.
+    parse(json.loads(json.dumps(record.as_dict())), f"the record of {record.recipe}")
+    with _locked(path):
+        records = read(path)
+        for there in records:
+            if there.id != record.id:
+                continue
+            if there.outcome == record.outcome:
+                return False
+            raise LedgerError(
+                f"{path} already has {record.recipe} with seed {record.seed} over {record.epochs} epochs, finished "
+                f"{there.date} with final {there.final}, ensemble {there.ensemble}; this run ended with "
+                f"{record.final} and {record.ensemble}. Find out why, and take the wrong one out by hand"
+            )
+        write_json(path, {"format": FORMAT, "runs": [entry.as_dict() for entry in (*records, record)]})
+    return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """The operating system lets go of the lock when the process ends, however it ends."""
+    with path.with_name(f".{path.name}.lock").open("a") as file:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise LedgerError(
+                        f"{path} has been held by another process for {WAIT_SECONDS:g} s; find it and let it end, "
+                        "then enter the run again"
+                    ) from None
+                time.sleep(0.02)
+        yield

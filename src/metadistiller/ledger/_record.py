@@ -1,0 +1,189 @@
+"""One record of the ledger: its fields, its id, and the check that it can be one."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import LedgerError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What the seconds and the last bits of a run depend on, as `environment` in events.jsonl has it."""
+
+    device: str
+    torch: str
+    threads: int
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRun:
+    """The run that trained a record's teacher: network, epochs, seconds, and percent of its final output."""
+
+    network: str
+    epochs: int
+    seconds: float
+    final: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One finished run.
+
+    Attributes:
+        recipe: what it is a run of.
+        network, method, data: names.
+        seed: of the run.
+        exits: percent; top-1 of the early exits on the test set after the last epoch, shallow first.
+        final, ensemble: percent; the same of the final output and of the ensemble.
+        epochs: of the run.
+        paper_epochs: of the recipe; a run with fewer is scaled down.
+        teacher: the run that trained its teacher; None without one.
+        overrides: settings that differ from the recipe's, seed and epochs apart: "method.alpha" -> value.
+        command: that began it, without paths.
+        commit: of the source that the record was made with, "-dirty" where files differed from it; None outside a
+            checkout.
+        package: version.
+        hardware: where it ran.
+        seconds: as result.json has them.
+        peak_memory_mb: MiB, likewise.
+        date: when it finished, UTC, such as 2026-11-22T14:03:05Z.
+    """
+
+    recipe: str
+    network: str
+    method: str
+    data: str
+    seed: int
+    exits: tuple[float, ...]
+    final: float
+    ensemble: float
+    epochs: int
+    paper_epochs: int
+    teacher: TeacherRun | None
+    overrides: Mapping[str, Any]
+    command: str
+    commit: str | None
+    package: str
+    hardware: Hardware
+    seconds: float
+    peak_memory_mb: float
+    date: str
+
+    @property
+    def id(self) -> str:
+        return identity(
+            self.recipe,
+            seed=self.seed,
+            epochs=self.epochs,
+            overrides=self.overrides,
+            teacher_epochs=self.teacher.epochs if self.teacher else None,
+        )
+
+    @property
+    def outcome(self) -> tuple[float, ...]:
+        """What two runs of the same settings must agree in to be one."""
+        return (*self.exits, self.final, self.ensemble)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"id": self.id, **asdict(self)}
+
+
+def identity(
+    recipe: str, *, seed: int, epochs: int, overrides: Mapping[str, Any], teacher_epochs: int | None = None
+) -> str:
+    """Sixteen hexadecimal digits that say which run it is, whatever came out of it."""
+    known = [recipe, seed, epochs, dict(overrides), teacher_epochs]
+    text = json.dumps(known, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_length(value: Any) -> bool:
+    return _is_count(value) and value >= 1
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def _is_percent(value: Any) -> bool:
+    return _is_amount(value) and value <= 100
+
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+_Check = Callable[[Any], bool]
+_HARDWARE: Mapping[str, _Check] = {
+    "device": _is_text,
+    "torch": _is_text,
+    "threads": _is_count,
+    "precision": _is_text,
+}
+_TEACHER: Mapping[str, _Check] = {
+    "network": _is_text,
+    "epochs": _is_length,
+    "seconds": _is_amount,
+    "final": _is_percent,
+}
+_RECORD: Mapping[str, _Check] = {
+    "id": _is_text,
+    "recipe": _is_text,
+    "network": _is_text,
+    "method": _is_text,
+    "data": _is_text,
+    "seed": _is_count,
+    "exits": lambda value: isinstance(value, list) and all(_is_percent(item) for item in value),
+    "final": _is_percent,
+    "ensemble": _is_percent,
+    "epochs": _is_length,
+    "paper_epochs": _is_length,
+    "teacher": lambda value: value is None or isinstance(value, dict),
+    "overrides": lambda value: isinstance(value, dict),
+    "command": _is_text,
+    "commit": lambda value: value is None or isinstance(value, str),
+    "package": _is_text,
+    "hardware": lambda value: isinstance(value, dict),
+    "seconds": _is_amount,
+    "peak_memory_mb": _is_amount,
+    "date": lambda value: isinstance(value, str) and _DATE.fullmatch(value) is not None,
+}
+
+
+def _checked(values: Any, known: Mapping[str, _Check], where: str) -> dict[str, Any]:
+    """Raises: LedgerError naming what is unknown, missing or impossible."""
+    if not isinstance(values, dict):
+        raise LedgerError(f"{where} is {values!r}, not a record; it was damaged or edited")
+    for what, keys in (("unknown", values.keys() - known.keys()), ("missing", known.keys() - values.keys())):
+        if keys:
+            raise LedgerError(f"{where} has {what} keys: {', '.join(sorted(keys))}; was it written by another version?")
+    for key, fits in known.items():
+        if not fits(values[key]):
+            raise LedgerError(f"{where}: {key} is {values[key]!r}, which cannot be; it was damaged or edited")
+    return values
+
+
+def parse(values: Any, where: str) -> Record:
+    """A record as the file has it. Raises: LedgerError that begins with `where`."""
+    found = dict(_checked(values, _RECORD, where))
+    found["exits"] = tuple(found["exits"])
+    found["hardware"] = Hardware(**_checked(found["hardware"], _HARDWARE, f"{where}, hardware"))
+    if found["teacher"] is not None:
+        found["teacher"] = TeacherRun(**_checked(found["teacher"], _TEACHER, f"{where}, teacher"))
+    told = found.pop("id")
+    record = Record(**found)
+    if record.id != told:
+        raise LedgerError(f"{where} has the id {told}, its settings make {record.id}; it was damaged or edited")
+    return record

@@ -1,0 +1,145 @@
+"""From a finished run folder to a record."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..config import Config
+from ..errors import CheckpointError, LedgerError
+from ..records import RunFolder, read_json
+from ._record import Hardware, Record, TeacherRun
+
+_Kind = TypeVar("_Kind", Hardware, TeacherRun)
+
+PLACE = "FOLDER"  # what stands in a record for a path of somebody's machine
+
+# What says where and how a run was computed or watched, and not what was trained.
+NOT_OVERRIDES = frozenset(
+    (
+        *("seed", "epochs", "device", "precision", "memory_format", "threads", "evaluate_every", "eval_batch_size"),
+        *("checkpoint_every_steps", "keep_checkpoints", "data.root", "data.workers", "data.download", "teacher.run"),
+    )
+)
+
+
+def record_of(folder: RunFolder, recipe: str, config: Config, *, command: str | None = None) -> Record:
+    """The record of a finished run.
+
+    Args:
+        folder: of the run.
+        recipe: the name of the recipe that it is a run of.
+        config: that recipe's, with every default written out (assemble.written_out), so that it can be compared.
+        command: that began it; None takes the folder's own.
+    Raises: CheckpointError where the folder is none of a finished run; LedgerError where the run has a setting that the
+        recipe does not know.
+    """
+    if not folder.finished:
+        raise CheckpointError(f"{folder} is not finished; finish it with 'metadistiller resume {folder}'")
+    result, settings, events = read_json(folder.result), folder.read_config(), list(folder.read_events())
+    try:
+        started = [event for event in events if event["event"] in ("start", "resume")]
+        teachers = [event for event in events if event["event"] == "teacher"]
+        environment = started[-1]["environment"]
+        finished = datetime.fromtimestamp(folder.result.stat().st_mtime, tz=timezone.utc)
+        return Record(
+            recipe=recipe,
+            network=result["network"],
+            method=result["method"],
+            data=result["data"],
+            seed=result["seed"],
+            exits=tuple(result["exits"]),
+            final=result["final"],
+            ensemble=result["ensemble"],
+            epochs=result["epochs"],
+            paper_epochs=config.epochs,
+            teacher=_taken(TeacherRun, teachers[-1]) if teachers else None,
+            overrides=_overrides(settings, config.as_dict()),
+            command=portable(started[0]["command"] if command is None else command),
+            commit=source_commit(),
+            package=environment["package"],
+            hardware=_taken(Hardware, environment),
+            seconds=result["seconds"],
+            peak_memory_mb=result["peak_memory_mb"],
+            date=finished.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+    except (KeyError, IndexError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} does not hold what a finished run writes ({type(error).__name__}: {error}); "
+            "it was damaged or edited"
+        ) from None
+
+
+def _taken(kind: type[_Kind], values: Mapping[str, Any]) -> _Kind:
+    """The fields of a dataclass, from something that has them and more."""
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
+def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs, by dotted name, sorted. A setting that the run does not have yet, being older, is null."""
+    found: dict[str, Any] = {}
+    for key in sorted({*run, *recipe}):
+        ours, theirs = run.get(key), recipe.get(key)
+        if not isinstance(ours, dict):
+            # Also a teacher where the recipe has one and the run has none.
+            found |= {key: ours} if ours != theirs else {}
+            continue
+        theirs = theirs or {}
+        same = ours.get("name") == theirs.get("name")
+        for inner in sorted({*ours, *theirs} if same else ours):
+            if same and inner in ours and inner not in theirs:
+                raise LedgerError(
+                    f"the run has {key}.{inner}, the recipe has no such setting; write the recipe's defaults out "
+                    "(assemble.written_out), or enter the run with the version that made it"
+                )
+            if not same or ours.get(inner) != theirs.get(inner):
+                found[f"{key}.{inner}"] = ours.get(inner)
+    plain = {key: value for key, value in found.items() if key not in NOT_OVERRIDES}
+    return {key: portable(value) if isinstance(value, str) else value for key, value in plain.items()}
+
+
+_PATH = re.compile(r"""(?:(?<=[\s=,'"\[{(])|^)[~/][^\s,'"\]})]*""")
+
+
+def portable(text: str) -> str:
+    """A command or setting without paths that mean something on one machine only; relative ones stay."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return _PATH.sub(PLACE, text)
+    if not any(_PATH.search(word) for word in words):
+        return text
+    replaced = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        if word.startswith(("/", "~")):
+            replaced.append(PLACE)
+        elif equals and value.startswith(("/", "~")):
+            replaced.append(f"{option}={PLACE}")
+        else:
+            replaced.append(_PATH.sub(PLACE, word))
+    return shlex.join(replaced)
+
+
+def source_commit() -> str | None:
+    """The commit that this package runs from, with "-dirty" where its files differ; None outside a git checkout."""
+    package = Path(__file__).parents[1]
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "--no-optional-locks", *words], cwd=package, capture_output=True, text=True, check=False
+            )
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed copy may lie inside the checkout of something else.
+    if git("ls-files", "--error-unmatch", str(Path(__file__))) is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--", ".") else commit

@@ -1,0 +1,499 @@
+"""The ledger: what is entered is read, once, by several at once, and never at the cost of what was there."""
+
+import fcntl
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from metadistiller import ledger, recipe
+from metadistiller.assemble import assemble, load_data, written_out
+from metadistiller.config import Choice, Config, Optim, Teacher
+from metadistiller.engine.train import train
+from metadistiller.engine.watch import Lines
+from metadistiller.errors import CheckpointError, LedgerError
+from metadistiller.ledger import Hardware, Record, TeacherRun, _file, _run, append, identity, read, record_of
+from metadistiller.ledger._run import NOT_OVERRIDES, portable, source_commit
+from metadistiller.records import RunFolder, write_json, write_text
+
+RECORD = Record(
+    recipe="cifar100_resnet18_kd",
+    network="resnet18",
+    method="kd",
+    data="cifar100",
+    seed=0,
+    exits=(61.5, 70.25),
+    final=77.31,
+    ensemble=77.31,
+    epochs=200,
+    paper_epochs=200,
+    teacher=TeacherRun(network="resnet152", epochs=200, seconds=1e5, final=79.5),
+    overrides={"method.alpha": 0.7, "optim.milestones": [0.5, 0.75]},
+    command="metadistiller train cifar100_resnet18_kd --data.root FOLDER",
+    commit="0" * 40,
+    package="0.1.0",
+    hardware=Hardware(device="cpu (x86_64)", torch="2.12.0", threads=2, precision="float32"),
+    seconds=12345.678,
+    peak_memory_mb=1100.5,
+    date="2026-11-22T14:03:05Z",
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "evidence" / "ledger.json"
+
+
+# What is entered is read
+
+
+@pytest.mark.parametrize("record", [RECORD, replace(RECORD, teacher=None, commit=None, exits=(), overrides={})])
+def test_what_is_entered_is_read(path: Path, record: Record) -> None:
+    assert read(path) == []
+    assert append(path, record) is True
+    assert read(path) == [record]
+
+
+def test_records_stay_in_the_order_of_entry(path: Path) -> None:
+    records = [replace(RECORD, seed=seed) for seed in (3, 0, 2)]
+    assert [append(path, record) for record in records] == [True] * 3
+    assert read(path) == records
+    assert json.loads(path.read_text())["format"] == 1
+
+
+def test_the_same_run_again_changes_nothing(path: Path) -> None:
+    append(path, RECORD)
+    before = path.read_bytes()
+    again = replace(RECORD, seconds=1.0, date="2027-01-01T00:00:00Z", hardware=replace(RECORD.hardware, threads=64))
+    assert append(path, again) is False
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"final": 77.32}, {"ensemble": 77.0}, {"exits": (61.5, 70.0)}, {"exits": ()}])
+def test_the_same_run_with_another_outcome_is_refused(path: Path, change: dict[str, Any]) -> None:
+    append(path, RECORD)
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=r"already has cifar100_resnet18_kd .* 2026-11-22T14:03:05Z .* 77\.31"):
+        append(path, replace(RECORD, date="2027-01-01T00:00:00Z", **change))
+    assert path.read_bytes() == before
+
+
+# Which run it is
+
+
+def test_the_id_is_the_same_for_ever() -> None:
+    """Of the SHA-256 of ["cifar100_resnet18_plain",0,200,{},null], and of the like for the record above."""
+    assert identity("cifar100_resnet18_plain", seed=0, epochs=200, overrides={}) == "0407d3713f6ed4a7"
+    assert RECORD.id == "957ff0f4871222b0"
+
+
+def test_the_id_says_what_was_run_and_not_what_came_out() -> None:
+    differs: dict[str, Any] = {
+        "recipe": "cifar100_resnet18_fitnet",
+        "seed": 1,
+        "epochs": 3,
+        "overrides": {},
+        "teacher": replace(RECORD.teacher, epochs=3) if RECORD.teacher else None,
+    }
+    ids = {replace(RECORD, **{key: value}).id for key, value in differs.items()}
+    assert len(ids | {RECORD.id}) == 6
+    same: dict[str, Any] = {
+        "final": 1.0,
+        "seconds": 1.0,
+        "command": "",
+        "commit": None,
+        "package": "9",
+        "date": "2030-01-01T00:00:00Z",
+        "hardware": replace(RECORD.hardware, device="cuda"),
+        "overrides": dict(reversed(list(RECORD.overrides.items()))),
+    }
+    assert {replace(RECORD, **{key: value}).id for key, value in same.items()} == {RECORD.id}
+
+
+# Several at once
+
+APPEND_TWENTY = """
+import sys, time
+from dataclasses import replace
+from pathlib import Path
+from metadistiller.ledger import append, read
+path, first = Path(sys.argv[1]), int(sys.argv[2])
+(record,) = read(path)
+path.with_name(f"ready{first}").touch()
+while not path.with_name("go").exists():
+    time.sleep(0.001)
+for seed in range(first, first + 20):
+    append(path, replace(record, seed=seed))
+"""
+
+
+def test_two_processes_enter_twenty_runs_each_at_once(path: Path) -> None:
+    append(path, replace(RECORD, seed=999))
+    words = [sys.executable, "-c", APPEND_TWENTY, str(path)]
+    processes = [subprocess.Popen([*words, str(first)], stderr=subprocess.PIPE) for first in (0, 100)]
+    while not all(path.with_name(f"ready{first}").exists() for first in (0, 100)):
+        assert all(process.poll() is None for process in processes), "one did not even begin"
+        time.sleep(0.01)
+    path.with_name("go").touch()
+    assert [process.communicate()[1] for process in processes] == [b"", b""]
+    assert sorted(record.seed for record in read(path)) == [*range(20), *range(100, 120), 999]
+
+
+def test_a_ledger_that_somebody_holds_is_waited_for_and_then_said_to_be(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(path, RECORD)
+    before = path.read_bytes()
+    monkeypatch.setattr(_file, "WAIT_SECONDS", 0.1)
+    with path.with_name(".ledger.json.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        began = time.monotonic()
+        with pytest.raises(LedgerError, match=r"held by another process for 0\.1 s"):
+            append(path, replace(RECORD, seed=1))
+        assert time.monotonic() - began >= 0.1
+    assert path.read_bytes() == before
+    assert append(path, replace(RECORD, seed=1)) is True
+
+
+# What cannot be read
+
+
+def runs(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+    """The ledger with its one record changed in place."""
+
+    def changed(whole: dict[str, Any]) -> Any:
+        change(whole["runs"][0])
+        return whole
+
+    return changed
+
+
+def of(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
+    return runs(lambda run: run.__setitem__(key, value))
+
+
+DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a newer format": (lambda whole: {**whole, "format": 2}, "has format 2, this version reads 1"),
+    "no format": (lambda whole: {"runs": whole["runs"]}, "no ledger: it has no format"),
+    "a list": (lambda whole: whole["runs"], "no ledger"),
+    "no runs": (lambda whole: {"format": 1}, "not format and a list of runs"),
+    "runs by name": (lambda whole: {"format": 1, "runs": {}}, "not format and a list of runs"),
+    "more beside the runs": (lambda whole: {**whole, "notes": ""}, r"holds \['format', 'notes', 'runs'\]"),
+    "a number as a run": (lambda whole: {"format": 1, "runs": [3]}, "run 0 is 3, not a record"),
+    "an unknown field": (of("top5", 90.0), "run 0 has unknown keys: top5"),
+    "a missing field": (runs(lambda run: run.pop("seconds")), "run 0 has missing keys: seconds"),
+    "a field of the wrong type": (of("epochs", "200"), "run 0: epochs is '200'"),
+    "no epoch at all": (of("epochs", 0), "run 0: epochs is 0"),
+    "a truth for a number": (of("seed", True), "run 0: seed is True"),
+    "more than everything": (of("final", 100.5), r"run 0: final is 100\.5"),
+    "an exit that is none": (of("exits", [50.0, None]), "run 0: exits is"),
+    "a negative time": (of("seconds", -1), "run 0: seconds is -1"),
+    "another date": (of("date", "22 November"), "run 0: date is '22 November'"),
+    "half a machine": (runs(lambda run: run["hardware"].pop("torch")), "run 0, hardware has missing keys: torch"),
+    "an unknown of the teacher": (of("teacher", {"name": "x"}), "run 0, teacher has unknown keys: name"),
+    "another's id": (of("id", "0" * 16), "run 0 has the id 0000000000000000, its settings make"),
+    "another's settings": (of("seed", 7), "run 0 has the id"),
+    "a run twice": (lambda whole: {"format": 1, "runs": whole["runs"] * 2}, "run 1 is there already"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_ledger_is_one_clear_error_and_stays_as_it_is(path: Path, name: str) -> None:
+    damage, message = DAMAGE[name]
+    append(path, RECORD)
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    before = path.read_bytes()
+    for ask in (lambda: read(path), lambda: append(path, replace(RECORD, seed=1))):
+        with pytest.raises(LedgerError, match=message) as caught:
+            ask()
+        assert str(path) in str(caught.value)
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format": 1, "runs": [', b"\xff\xfe", b"null"])
+def test_half_a_file_is_one_clear_error(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    for ask in (lambda: read(path), lambda: append(path, RECORD)):
+        with pytest.raises(LedgerError, match=re.escape(str(path))):
+            ask()
+        assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("change", [{"final": float("nan")}, {"seconds": float("inf")}, {"seed": -1}, {"date": "now"}])
+def test_what_could_not_be_read_is_not_written(path: Path, change: dict[str, Any]) -> None:
+    append(path, RECORD)
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match="the record of cifar100_resnet18_kd"):
+        append(path, replace(RECORD, **{"seed": 1, **change}))
+    assert path.read_bytes() == before
+
+
+def test_every_field_is_checked_when_it_is_read(path: Path) -> None:
+    for key in ("id", *(field.name for field in fields(Record))):
+        path.unlink(missing_ok=True)
+        append(path, RECORD)
+        whole = json.loads(path.read_text())
+        whole["runs"][0][key] = [[]]
+        write_json(path, whole)
+        with pytest.raises(LedgerError, match=f"run 0: {key} is"):
+            read(path)
+
+
+# From a run folder
+
+ENVIRONMENT = {
+    "package": "0.1.0",
+    "torch": "2.12.0",
+    "python": "3.11.7",
+    "system": "Linux",
+    "device": "cpu (x86_64)",
+    "threads": 2,
+    "precision": "float32",
+    "memory_format": "contiguous",
+}
+TAUGHT = {"network": "resnet152", "epochs": 3, "seconds": 70.5, "final": 30.25, "sha256": "00"}
+
+
+def finished(folder: Path, config: Config, *, teacher: dict[str, Any] | None = None) -> RunFolder:
+    """A run folder with what a record is made of."""
+    run = RunFolder.create(folder, config.as_dict())
+    if teacher is not None:
+        run.append_event("teacher", **teacher)
+    command = "metadistiller train r --data.root /home/somebody/data --out /tmp/x"
+    run.append_event("start", environment=ENVIRONMENT | {"threads": 64}, command=command)
+    run.append_event("resume", environment=ENVIRONMENT, command="metadistiller resume /tmp/x")
+    names = {"method": config.method.name, "network": config.model.name, "data": config.data.name}
+    scores = {"exits": [50.0], "final": 60.5, "ensemble": 61.0, "seconds": 99.5, "peak_memory_mb": 512.0}
+    write_json(run.result, {**names, **scores, "epochs": config.epochs, "seed": config.seed})
+    os.utime(run.result, (1_795_356_185, 1_795_356_185))
+    return run
+
+
+@pytest.fixture
+def kd() -> Config:
+    return written_out(recipe("cifar100_resnet18_kd"))
+
+
+def test_a_record_holds_what_the_folder_holds(tmp_path: Path, kd: Config) -> None:
+    config = replace(kd, epochs=3, seed=2)
+    found = record_of(finished(tmp_path / "run", config, teacher=TAUGHT), "cifar100_resnet18_kd", kd)
+    assert found == Record(
+        recipe="cifar100_resnet18_kd",
+        network="resnet18",
+        method="kd",
+        data="cifar100",
+        seed=2,
+        exits=(50.0,),
+        final=60.5,
+        ensemble=61.0,
+        epochs=3,
+        paper_epochs=200,
+        teacher=TeacherRun(network="resnet152", epochs=3, seconds=70.5, final=30.25),
+        overrides={},
+        command="metadistiller train r --data.root FOLDER --out FOLDER",
+        commit=source_commit(),
+        package="0.1.0",
+        hardware=Hardware(device="cpu (x86_64)", torch="2.12.0", threads=2, precision="float32"),
+        seconds=99.5,
+        peak_memory_mb=512.0,
+        date="2026-11-22T14:03:05Z",
+    )
+
+
+def test_a_run_of_the_program_can_be_entered(path: Path, tmp_path: Path, tiny_config: Config) -> None:
+    config = written_out(tiny_config)
+    short = replace(config, method=Choice(name="metadistiller", options={"meta_every_epochs": 1}), epochs=1)
+    job = assemble(short, load_data(short.data))
+    folder = RunFolder.create(tmp_path / "run", job.config.as_dict())
+    result = train(job, folder, watcher=Lines(io.StringIO()), command="metadistiller train")
+    record = record_of(folder, "tiny", config)
+    assert append(path, record)
+    assert read(path) == [record]
+    assert record.overrides == {"method.generator_lr": 0.001, "method.meta_every_epochs": 1}
+    assert (record.final, list(record.exits), record.teacher) == (result["final"], result["exits"], None)
+    assert (record.epochs, record.paper_epochs, record.hardware.threads) == (1, 3, 1)
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "batch_size": 64,
+    "label_smoothing": 0.1,
+    "ensemble": "probabilities",
+    "seed": 5,
+    "epochs": 3,
+    "device": "cuda:1",
+    "precision": "bfloat16",
+    "memory_format": "channels_last",
+    "threads": 3,
+    "evaluate_every": 7,
+    "eval_batch_size": 9,
+    "checkpoint_every_steps": 11,
+    "keep_checkpoints": 13,
+}
+
+
+@pytest.mark.parametrize("key", OTHER_VALUES)
+def test_settings_that_differ_are_overrides_unless_they_only_say_where_and_how(
+    tmp_path: Path, kd: Config, key: str
+) -> None:
+    run = finished(tmp_path / "run", replace(kd, **{key: OTHER_VALUES[key]}))
+    expected = {} if key in NOT_OVERRIDES else {key: OTHER_VALUES[key]}
+    assert record_of(run, "r", kd).overrides == expected
+
+
+def test_every_setting_has_a_case_above() -> None:
+    families = {"data", "model", "method", "teacher", "optim"}
+    assert set(OTHER_VALUES) == {field.name for field in fields(Config)} - families
+
+
+def test_options_that_differ_are_overrides_by_their_dotted_names(tmp_path: Path, kd: Config) -> None:
+    assert kd.teacher is not None
+    data = {**kd.data.options, "root": "/home/somebody/data", "train_per_class": 50}
+    config = replace(
+        kd,
+        data=Choice(name="cifar100", options=data),
+        model=Choice(name="resnet18", options={**kd.model.options, "width": 16}),
+        method=Choice(name="kd", options={**kd.method.options, "temperature": 2.0}),
+        teacher=Teacher(name="resnet152", options={**kd.teacher.options, "width": 8}, run="/tmp/teacher"),
+        optim=replace(kd.optim, milestones=(0.5, 0.75)),
+    )
+    found = record_of(finished(tmp_path / "run", config), "r", kd)
+    assert found.overrides == {
+        "data.train_per_class": 50,
+        "method.temperature": 2.0,
+        "model.width": 16,
+        "optim.milestones": [0.5, 0.75],
+        "teacher.width": 8,
+    }
+
+
+def test_another_member_is_an_override_with_all_its_options(tmp_path: Path, kd: Config) -> None:
+    other = written_out(replace(kd, method=Choice(name="dsn"), teacher=None))
+    found = record_of(finished(tmp_path / "run", other), "r", kd)
+    expected = {f"method.{key}": value for key, value in other.method.options.items()}
+    assert found.overrides == {"method.name": "dsn", **expected, "teacher": None}
+
+
+def test_a_setting_that_an_older_run_does_not_know_is_an_override(tmp_path: Path, kd: Config) -> None:
+    run = finished(tmp_path / "run", kd)
+    values = run.read_config()
+    del values["label_smoothing"], values["method"]["alpha"]
+    write_text(run.config, yaml.safe_dump(values))
+    assert record_of(run, "r", kd).overrides == {"label_smoothing": None, "method.alpha": None}
+
+
+def test_a_recipe_without_its_defaults_is_refused(tmp_path: Path, kd: Config) -> None:
+    run = finished(tmp_path / "run", kd)
+    with pytest.raises(LedgerError, match=r"the recipe has no such setting; write the recipe's defaults out"):
+        record_of(run, "r", recipe("cifar100_resnet18_kd"))
+
+
+@pytest.mark.parametrize("name", ["cifar100_wrn16_1_metadistiller", "imagenet_resnet18_dsn", "cifar100_resnet50_dml"])
+def test_a_run_of_the_recipe_itself_has_no_overrides(tmp_path: Path, name: str) -> None:
+    config = written_out(recipe(name))
+    assert record_of(finished(tmp_path / "run", config), name, config).overrides == {}
+
+
+def test_nothing_of_the_machine_gets_into_the_file(path: Path, tmp_path: Path, kd: Config) -> None:
+    data = {**kd.data.options, "root": "/home/somebody/data"}
+    run = finished(tmp_path / "run", replace(kd, data=Choice(name="cifar100", options=data)), teacher=TAUGHT)
+    append(path, record_of(run, "r", kd))
+    append(path, record_of(run, "s", kd, command="metadistiller train --config=~/a.yaml '/my data' --x '[/a, /b]'"))
+    text = path.read_text()
+    assert "somebody" not in text
+    assert str(tmp_path) not in text
+    assert [record.command for record in read(path)] == [
+        "metadistiller train r --data.root FOLDER --out FOLDER",
+        "metadistiller train --config=FOLDER FOLDER --x '[FOLDER, FOLDER]'",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "metadistiller train cifar100 --data.root FOLDER",
+        "metadistiller train --out runs/a --model torchvision/resnet18 --optim.milestones '[0.4, 0.7]'",
+        "it's half a quote",
+        "metadistiller train --data https://example.org/a",
+        "",
+    ],
+)
+def test_what_means_the_same_everywhere_stays(text: str) -> None:
+    assert portable(text) == text
+
+
+def test_a_path_goes_where_quotes_do_not_match_too() -> None:
+    assert portable("it's /home/somebody/x here") == "it's FOLDER here"
+
+
+def test_a_run_that_is_not_finished_has_no_record(tmp_path: Path, kd: Config) -> None:
+    run = finished(tmp_path / "run", kd)
+    run.result.unlink()
+    with pytest.raises(CheckpointError, match="is not finished; finish it with 'metadistiller resume"):
+        record_of(run, "r", kd)
+
+
+@pytest.mark.parametrize("key", ["method", "final", "exits", "seconds", "seed"])
+def test_half_a_result_has_no_record(tmp_path: Path, kd: Config, key: str) -> None:
+    run = finished(tmp_path / "run", kd)
+    values = json.loads(run.result.read_text())
+    del values[key]
+    write_json(run.result, values)
+    with pytest.raises(CheckpointError, match=rf"does not hold what a finished run writes \(KeyError: '{key}'\)"):
+        record_of(run, "r", kd)
+
+
+def test_a_run_without_its_events_has_no_record(tmp_path: Path, kd: Config) -> None:
+    run = finished(tmp_path / "run", kd)
+    run.events.unlink()
+    with pytest.raises(CheckpointError, match="does not hold what a finished run writes"):
+        record_of(run, "r", kd)
+
+
+# The commit
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+def test_the_commit_is_that_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    source = tmp_path / "package" / "ledger" / "_run.py"
+    source.parent.mkdir(parents=True)
+    source.touch()
+    monkeypatch.setattr(_run, "__file__", str(source))
+    assert source_commit() is None, "no checkout"
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    assert source_commit() is None, "not of this checkout"
+    git("add", ".")
+    git("commit", "-q", "-m", "x")
+    commit = git("rev-parse", "HEAD")
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    assert source_commit() == commit
+    (tmp_path / "elsewhere.txt").touch()
+    assert source_commit() == commit, "only the package counts"
+    (tmp_path / "package" / "new.py").touch()
+    assert source_commit() == f"{commit}-dirty"
+
+
+def test_the_names_of_the_package_are_what_is_there() -> None:
+    assert sorted(ledger.__all__) == ledger.__all__
+    assert all(hasattr(ledger, name) for name in ledger.__all__)
+    assert set(RECORD.as_dict()) == {"id", *asdict(RECORD)}
+    assert Optim() == recipe("cifar100_resnet18_kd").optim
