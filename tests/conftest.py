@@ -8,9 +8,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from metadistiller import recipe
 from metadistiller.config import Choice, Config, Optim
@@ -37,6 +39,18 @@ def tiny_config() -> Config:
 def digits_config() -> Config:
     """The first README command's run, made short."""
     return replace(recipe("digits"), epochs=1)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of eight photographs each, all of them different."""
+    drawn = torch.Generator().manual_seed(3)
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(8):
+            pixels = torch.randint(256, (24, 24, 3), dtype=torch.uint8, generator=drawn)
+            Image.fromarray(pixels.numpy()).save(tmp_path / "photos" / label / f"{number}.png")
+    return tmp_path / "photos"
 
 
 @pytest.fixture(autouse=True)

@@ -2,27 +2,30 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
 
 from . import report
-from .config import Choice, Config
-from .data import Batches, Dataset, TrainingImages, seeded
+from .config import Choice, Config, Teacher
+from .data import Batches, Dataset, seeded
 from .engine import machine as machines
 from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
+from .engine.examples import soft_target_examples
 from .engine.export import export_network
-from .engine.train import Job, Watcher
+from .engine.teacher import finished_teacher, keep_teacher, load_teacher
+from .engine.train import Job, Watcher, no_limit
 from .engine.train import train as train_job
 from .engine.watch import Everyone, Lines, LiveDisplay
 from .errors import CheckpointError, ConfigError
-from .lookup import FAMILIES, find
+from .lookup import FAMILIES, Member, find
 from .methods import Method, Setting
-from .nn import build_network
+from .nn import Backbone, build_network
 from .records import RunFolder, read_json
 from .settings import load_config
 
@@ -34,23 +37,67 @@ def load_data(data: Choice) -> Dataset:
     return dataset
 
 
-def build_method(config: Config, dataset: Dataset) -> Method:
-    """Network and method, with weights that depend on the seed alone. Raises: UnknownName, ConfigError, ShapeError."""
+def build_method(config: Config, dataset: Dataset, teacher: Backbone | None = None) -> Method:
+    """Network and method, with weights that depend on the seed alone.
+
+    Args:
+        teacher: the trained second network; None gives a method that has one its shapes only, which is enough to
+            restore the method's own weights and to ask it for answers.
+    Raises: UnknownName, ConfigError, ShapeError.
+    """
     with seeded(config.seed, "backbone"):
         backbone = build_network(config.model, dataset.num_classes)
-    member = find(*FAMILIES["method"], config.method.name)
-    setting = Setting(backbone, dataset.size, config.seed, config.label_smoothing)
+    member = _method_member(config)
+    peer = None
+    if config.teacher is not None and member.partner == "teacher" and teacher is None:
+        with torch.device("meta"):
+            teacher = build_network(config.teacher, dataset.num_classes)
+    if member.partner == "peer":
+        with seeded(config.seed, "peer"):
+            peer = build_network(config.teacher or config.model, dataset.num_classes)
+    setting = Setting(
+        backbone,
+        dataset.size,
+        config.seed,
+        label_smoothing=config.label_smoothing,
+        epochs=config.epochs,
+        teacher=teacher,
+        peer=peer,
+    )
     method: Method = member.build(member.configure(config.method.options), setting)
     return method
 
 
-def assemble(config: Config, dataset: Dataset) -> Job:
+def _method_member(config: Config) -> Member:
+    """Raises: UnknownName; ConfigError where the method and the teacher of a Config do not go together."""
+    member = find(*FAMILIES["method"], config.method.name)
+    teacher = config.teacher
+    if member.partner is None and teacher is not None:
+        raise ConfigError(
+            f"the method {member.name} has no second network; leave --teacher out, or take another method"
+        )
+    if member.partner == "teacher" and teacher is None:
+        raise ConfigError(
+            f"the method {member.name} learns from a teacher; give --teacher RUN, the folder of a finished run, or "
+            "--teacher.model NAME to have that network trained first"
+        )
+    if member.partner == "peer" and teacher is not None and teacher.run is not None:
+        raise ConfigError(
+            f"the second network of {member.name} learns along from the beginning, it is no trained one; "
+            f"give --teacher.model {teacher.name} instead of --teacher {teacher.run}"
+        )
+    return member
+
+
+def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None) -> Job:
     """A run ready to train; `config` is resolved for this machine, and every default written out, first."""
     config = machines.resolve(written_out(config))
     machine = machines.Machine.of(config)
-    method = build_method(config, dataset)
+    if teacher is not None:
+        machine.place(teacher)
+    method = build_method(config, dataset, teacher)
     machine.place(method)
-    images = TrainingImages(dataset, seed=config.seed, device=machine.device, memory_format=machine.memory_format)
+    images = dataset.training_view(seed=config.seed, device=machine.device, memory_format=machine.memory_format)
     return Job(config, dataset, Batches(images, batch_size=config.batch_size), method, machine)
 
 
@@ -60,6 +107,9 @@ def written_out(config: Config) -> Config:
         family: Choice(name=chosen.name, options=find(*FAMILIES[family], chosen.name).written_out(chosen.options))
         for family, chosen in (("data", config.data), ("model", config.model), ("method", config.method))
     }
+    if config.teacher is not None:
+        options = find(*FAMILIES["model"], config.teacher.name).written_out(config.teacher.options)
+        choices["teacher"] = replace(config.teacher, options=options)
     return replace(config, **choices)
 
 
@@ -98,27 +148,45 @@ class Trained:
     result: dict[str, Any]
 
 
-def train(config: Config, out: str | Path | None = None, *, quiet: bool = False, command: str = "") -> Trained:
+def train(
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    quiet: bool = False,
+    command: str = "",
+    stop: Callable[[], bool] = no_limit,
+) -> Trained:
     """Train from the beginning into a new folder; writes the report. What `metadistiller train` does.
+
+    A method with a teacher that is not trained yet has it trained first, by plain training with the same settings, in
+    the folder `teacher` of the run.
 
     Args:
         config: see Config; metadistiller.recipe("digits") makes one.
         out: the run folder, which must not exist; None takes runs/DATA-NETWORK-METHOD-sSEED.
         quiet: nothing on standard output; the run's log.txt is written all the same.
         command: for the record.
-    Raises: UsageError where the Config makes no sense, DataError, TrainingError.
+        stop: asked between steps whether to save and stop.
+    Raises: UsageError where the Config makes no sense, DataError, TrainingError; Paused where `stop` said so.
     """
-    job = assemble(config, load_data(config.data))
+    _method_member(config)
+    dataset = load_data(config.data)
+    config = written_out(config)
+    if config.teacher is not None and config.teacher.run is not None:
+        source = finished_teacher(RunFolder.open(config.teacher.run))
+        load_teacher(source.weights, config.teacher, config=config, dataset=dataset)
+    # Whatever makes no sense is found before there is a folder, and before days go into a teacher.
+    job = assemble(config, dataset)
     folder = RunFolder.create(out or default_folder(config), job.config.as_dict())
-    return _run(job, folder, quiet=quiet, command=command)
+    return _run(job, folder, quiet=quiet, command=command, stop=stop)
 
 
-def resume(run: str | Path, *, quiet: bool = False, command: str = "") -> Trained:
+def resume(run: str | Path, *, quiet: bool = False, command: str = "", stop: Callable[[], bool] = no_limit) -> Trained:
     """Go on from the newest valid checkpoint of a run folder, with the run's own settings.
 
     A run that was killed between its result and its report gets the report.
 
-    Raises: CheckpointError, DataError, TrainingError.
+    Raises: CheckpointError, DataError, TrainingError; Paused where `stop` said so.
     """
     folder = RunFolder.open(run)
     if folder.finished and not folder.report.exists():
@@ -127,14 +195,39 @@ def resume(run: str | Path, *, quiet: bool = False, command: str = "") -> Traine
     if folder.finished:
         raise CheckpointError(f"{run} is finished ({folder.result.name} is there); start a new run for more epochs")
     config = load_config(folder)
-    return _run(assemble(config, load_data(config.data)), folder, quiet=quiet, command=command)
+    job = assemble(config, load_data(config.data))
+    return _run(job, folder, quiet=quiet, command=command, stop=stop)
 
 
-def _run(job: Job, folder: RunFolder, *, quiet: bool, command: str) -> Trained:
-    with folder.locked(), _watching(folder, quiet=quiet) as watcher:
-        result = train_job(job, folder, watcher=watcher, command=command)
+def _run(job: Job, folder: RunFolder, *, quiet: bool, command: str, stop: Callable[[], bool]) -> Trained:
+    teacher = job.config.teacher
+    with folder.locked():
+        if teacher is not None and _method_member(job.config).partner == "teacher":
+            if not folder.teacher.exists():
+                source = _trained_teacher(job.config, teacher, folder, quiet=quiet, command=command, stop=stop)
+                folder.append_event("teacher", **keep_teacher(source, folder))
+            network = load_teacher(folder.teacher, teacher, config=job.config, dataset=job.dataset)
+            job = assemble(job.config, job.dataset, network)
+        with _watching(folder, quiet=quiet) as watcher:
+            result = train_job(job, folder, watcher=watcher, command=command, stop=stop)
     report.write(folder.path)
     return Trained(folder.path, result)
+
+
+def _trained_teacher(
+    config: Config, teacher: Teacher, folder: RunFolder, *, quiet: bool, command: str, stop: Callable[[], bool]
+) -> RunFolder:
+    """The finished run of the teacher; trained, or trained further, where it is this run's own."""
+    if teacher.run is not None:
+        return RunFolder.open(teacher.run)
+    own = RunFolder(folder.teacher_run)
+    if not own.config.exists():
+        model = Choice(name=teacher.name, options=teacher.options)
+        first = replace(config, model=model, method=Choice(name="plain"), teacher=None)
+        train(first, own.path, quiet=quiet, command=command, stop=stop)
+    elif not own.finished:
+        resume(own.path, quiet=quiet, command=command, stop=stop)
+    return own
 
 
 @dataclass(frozen=True)
@@ -192,19 +285,50 @@ def evaluate_run(
     if ensemble not in (None, "logits", "probabilities"):
         raise ConfigError(f"ensemble is {ensemble!r}; take logits or probabilities")
     found = restore(run)
-    # The run may have been trained where there is a GPU, and be looked at where there is none.
-    config = machines.resolve(replace(found.config, device="auto"))
-    machine = machines.Machine.of(config)
-    machine.place(found.method)
     evaluation = evaluate(
         found.method,
         found.dataset,
         found.dataset.test,
-        machine=machine,
-        batch_size=config.eval_batch_size,
-        ensemble=ensemble or config.ensemble,
+        machine=_best_machine(found),
+        batch_size=found.config.eval_batch_size,
+        ensemble=ensemble or found.config.ensemble,
     )
     return found, evaluation
+
+
+def figure3(
+    run: str | Path, images: Sequence[int] | None = None, *, out: str | Path | None = None
+) -> tuple[Restored, dict[str, Any]]:
+    """What soft targets, exits and the final output say about test images, as in Fig. 3 of the paper; and the mean
+    entropies of all of them over the test set.
+
+    Of a run's newest checkpoint, finished or not; on this machine's own best device.
+
+    Args:
+        images: places in the test set, from 0; None takes the first image of each of three classes.
+        out: the .svg, .png or .pdf file to draw; None draws none.
+    Returns: the run, and what its soft_targets.json holds, for these images, with the run's names, seed and epochs.
+    Raises: ConfigError, CheckpointError, DataError, TrainingError.
+    """
+    if out is not None:
+        report.check_figure3(out, num_images=1 if images is None else len(images))
+    found = restore(run)
+    config = found.config
+    examples = soft_target_examples(
+        found.method, found.dataset, _best_machine(found), batch_size=config.eval_batch_size, index=images
+    )
+    values = {**identity(config), "seed": config.seed, "epochs": found.epochs_done, **examples}
+    if out is not None:
+        report.write_figure3(values, out)
+    return found, values
+
+
+def _best_machine(found: Restored) -> machines.Machine:
+    """This one, with the restored method on it."""
+    # The run may have been trained where there is a GPU, and be looked at where there is none.
+    machine = machines.Machine.of(machines.resolve(replace(found.config, device="auto")))
+    machine.place(found.method)
+    return machine
 
 
 def export(run: str | Path, out: str | Path | None = None) -> tuple[Path, int]:

@@ -1,19 +1,15 @@
 """Several methods, several seeds, one table. Every run is a process of its own, so its time and memory are its own."""
 
 import itertools
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from .apart import check_same, train_apart
 from .config import Config
 from .engine.machine import resolve
-from .errors import ConfigError, RunError
+from .errors import RunError
 from .paired import mean_and_deviation, paired_difference
 from .records import RunFolder, read_json, write_json, write_text
 
@@ -44,21 +40,9 @@ def plan(configs: dict[str, Config], seeds: Sequence[int], out: Path) -> list[Pa
     for seed, (label, config) in itertools.product(seeds, configs.items()):
         folder = RunFolder(out / label.replace(":", "-").replace("=", "_").replace("/", "_") / f"s{seed}")
         pair = Pair(label, resolve(replace(config, seed=seed)), folder)
-        _check_same(pair)
+        check_same(pair.folder, pair.config)
         pairs.append(pair)
     return pairs
-
-
-def _check_same(pair: Pair) -> None:
-    if not pair.folder.config.exists():
-        return
-    there, wanted = pair.folder.read_config(), pair.config.as_dict()
-    for key in {**there, **wanted}:
-        if there.get(key) != wanted.get(key):
-            raise ConfigError(
-                f"{pair.folder} was begun with {key}={there.get(key)!r}, now {wanted.get(key)!r} is asked for; "
-                "use another --out, or the same settings"
-            )
 
 
 def run(pairs: Sequence[Pair], out: Path, *, tell: Callable[[str], None], command: str) -> dict[str, Any]:
@@ -72,10 +56,11 @@ def run(pairs: Sequence[Pair], out: Path, *, tell: Callable[[str], None], comman
     failed = []
     for number, pair in enumerate(pairs, start=1):
         if not pair.folder.finished:
-            failure = _train(pair)
-            if failure:
-                failed.append(failure)
-                tell(f"[{number}/{len(pairs)}] {pair.label} seed {pair.config.seed}: failed: {failure}")
+            try:
+                train_apart(pair.folder, pair.config)
+            except RunError as error:
+                failed.append(str(error))
+                tell(f"[{number}/{len(pairs)}] {pair.label} seed {pair.config.seed}: failed: {error}")
                 continue
         result = read_json(pair.folder.result)
         tell(
@@ -87,24 +72,6 @@ def run(pairs: Sequence[Pair], out: Path, *, tell: Callable[[str], None], comman
     if failed:
         raise RunError(f"{len(failed)} of {len(pairs)} runs failed: " + "; ".join(failed))
     return summary
-
-
-def _train(pair: Pair) -> str | None:
-    """Run to the end in a process of its own; returns what went wrong, if anything."""
-    folder = pair.folder
-    words = [sys.executable, "-m", "metadistiller"]
-    if folder.config.exists():
-        words += ["resume", str(folder), "--quiet"]
-    else:
-        folder.path.parent.mkdir(parents=True, exist_ok=True)
-        settings = folder.path.with_suffix(".yaml")
-        write_text(settings, yaml.safe_dump(pair.config.as_dict(), sort_keys=False))
-        words += ["train", "--config", str(settings), "--out", str(folder), "--quiet"]
-    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 0:
-        return None
-    lines = done.stderr.strip().splitlines()
-    return f"{shlex.join(words[2:])} ended with {done.returncode}: {lines[-1] if lines else 'no message'}"
 
 
 def write_summary(pairs: Sequence[Pair], out: Path, *, command: str) -> dict[str, Any]:

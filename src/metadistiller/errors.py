@@ -8,7 +8,9 @@
     └── RunError (RuntimeError)    exit code 1: it was a fair request, and it failed
         ├── DataError              files that are missing, damaged or inconsistent
         ├── CheckpointError        a run folder or checkpoint that cannot be used
+        ├── LedgerError            a ledger of runs that cannot be read, or a run that it does not take
         ├── TrainingError          a loss that is no longer finite
+        ├── Paused                 exit code 3: stopped on purpose, saved, to be resumed
         └── ExportError            an exported network that does not answer as the trained one
 
 Each message says what is wrong, the value that was seen, and what to do about it.
@@ -66,8 +68,18 @@ class CheckpointError(RunError):
     """A run folder or checkpoint that cannot be used."""
 
 
+class LedgerError(RunError):
+    """A ledger of runs that cannot be read or written, or a run that cannot be entered."""
+
+
 class TrainingError(RunError):
     """Training that cannot go on."""
+
+
+class Paused(RunError):
+    """A run that has used its budget of time; its checkpoint is saved."""
+
+    exit_code = 3
 
 
 class ExportError(RunError):

@@ -8,6 +8,7 @@ evaluation.json      counts behind the result: top-1 and top-5 of every output, 
 soft_targets.json    three test images with their soft targets T_k and the final output (Fig. 3)
 checkpoints/         hashed folders, see engine/checkpoint.py
 model.safetensors    the plain network
+teacher.safetensors  the trained second network, for a method that has one; teacher/ is its run where it came first
 log.txt              what a person watching without a terminal sees
 report.html          all of the above to look at
 """
@@ -103,6 +104,15 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.path / "model.safetensors"
+
+    @property
+    def teacher(self) -> Path:
+        return self.path / "teacher.safetensors"
+
+    @property
+    def teacher_run(self) -> Path:
+        """Where a teacher is trained that was not there before."""
+        return self.path / "teacher"
 
     @property
     def log(self) -> Path:

@@ -2,7 +2,8 @@
 
 jsonargparse reads types, ranges of choices and YAML. What is added here: the options of data, network and method
 depend on which one is named, so the names are found first; short forms (`--data cifar100` for `--data.name
-cifar100`); and an option that does not exist is answered with the one that was probably meant.
+cifar100`); and an option that does not exist is answered with the one that was probably meant. A teacher is a fourth
+thing that may be named, by its network (`--teacher.model resnet152`) or by the run that trained it (`--teacher RUN`).
 """
 
 import json
@@ -14,13 +15,15 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from .config import Choice, Config, Optim
+from .config import Choice, Config, Optim, Teacher
 from .errors import ConfigError, UnknownName
 from .lookup import FAMILIES, Member, find, modules, table
 from .recipes import recipe, recipes
 from .records import RunFolder
 
 DEFAULT_RECIPE = "digits"
+# What a run is put together from by name -> as FAMILIES has it. A teacher is a network like any other.
+ROLES = {**FAMILIES, "teacher": FAMILIES["model"]}
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,18 @@ def parse(
         from_files = [word for word in from_files if not word.startswith(("--method=", "--method."))]
         words = [*words, *method]
     # Once: finding out what lies at a path reads the disk.
-    from_files = _expand_short_forms(from_files)
-    everything = [*from_files, *_expand_short_forms(words)]
+    from_files, words = _expand_short_forms(from_files), _expand_short_forms(words)
+    everything = _without_earlier_teachers([*from_files, *words])
     names = _names(everything)
     config = recipe(base or _recipe_for(names.get("data")))
     members = {family: find(*FAMILIES[family], names.get(family, getattr(config, family).name)) for family in FAMILIES}
+    if teacher := _teacher_name(everything, names, config, members["method"]):
+        members["teacher"] = find(*ROLES["teacher"], teacher)
     parser = _parser(command, config, members, add_extras)
-    _refuse_unknown(parser, from_files, "setting", prefix="")
-    _refuse_unknown(parser, words, "option", prefix="--")
+    _refuse_unknown(parser, [word for word in from_files if word in everything], "setting", prefix="")
+    _refuse_unknown(parser, [word for word in words if word in everything], "option", prefix="--")
     try:
-        found = parser.parse_args(everything)
+        found = parser.parse_args([word for word in everything if word != _NO_TEACHER])
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
     return _settings(found, members)
@@ -99,13 +104,20 @@ def _take_recipe(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _expand_short_forms(words: list[str]) -> list[str]:
-    """`--data X`, `--model X` and `--method X` name a member; `--data PATH` finds the source by what lies there."""
+    """`--data X`, `--model X` and `--method X` name a member; `--data PATH` finds the source by what lies there, and
+    `--teacher RUN` the network of that run.
+    """
     expanded: list[str] = []
     rest = iter(words)
     for word in rest:
         option, equals, value = word.partition("=")
         family = option[2:]
-        if family not in FAMILIES or not option.startswith("--"):
+        if option.startswith("--teacher."):
+            # One word each, so that they can be taken back together.
+            said = value if equals else next(rest, "")
+            expanded.append(f"{'--teacher.name' if option == '--teacher.model' else option}={said}")
+            continue
+        if family not in ROLES or not option.startswith("--"):
             expanded.append(word)
             continue
         if not equals:
@@ -113,24 +125,67 @@ def _expand_short_forms(words: list[str]) -> list[str]:
                 value = next(rest)
             except StopIteration:
                 raise ConfigError(f"{option} needs a name; 'metadistiller list' shows them") from None
-        expanded += [f"--{key}={item}" for key, item in _member_words(family, value)]
+        expanded += _teacher_words(value) if family == "teacher" else _member_words(family, value)
     return expanded
 
 
-def _member_words(family: str, value: str) -> list[tuple[str, str]]:
+def _member_words(family: str, value: str) -> list[str]:
     if family == "data" and "/" in value and not Path(value).exists():
         raise ConfigError(f"--data {value}: there is no such file or folder (looked from {Path.cwd()})")
     if family != "data" or value in table(FAMILIES["data"][0]) or not Path(value).exists():
-        return [(f"{family}.name", value)]
+        return [f"--{family}.name={value}"]
     for module in modules(FAMILIES["data"][0]):
         recognises = vars(module).get("recognises")
         name = recognises(Path(value)) if recognises else None
         if name is not None:
-            return [("data.name", name), ("data.root", value)]
+            return ["--data.name=" + name, "--data.root=" + value]
     raise ConfigError(
         f"--data {value}: nothing that a data set is made of lies there; give a folder with class folders of "
         "images (below train/ and val/, or directly), or CIFAR's archives, folders or parquet files"
     )
+
+
+_NO_TEACHER = "--teacher=null"
+
+
+def _teacher_words(value: str) -> list[str]:
+    """What `--teacher VALUE` means: nobody for null, else the network of that run."""
+    # Whatever was said of a teacher before is not of this one.
+    if value in ("null", ""):
+        return [_NO_TEACHER]
+    if not Path(value).is_dir():
+        raise ConfigError(
+            f"--teacher {value}: there is no such run folder (looked from {Path.cwd()}); "
+            "to have a teacher trained first, give its network as --teacher.model NAME"
+        )
+    model = RunFolder.open(value).read_config().get("model")
+    if not isinstance(model, dict) or "name" not in model:
+        raise ConfigError(f"--teacher {value}: its {RunFolder(value).config.name} names no network; was it edited?")
+    return [
+        _NO_TEACHER,
+        *(f"--teacher.{key}={_as_word(item)}" for key, item in model.items()),
+        f"--teacher.run={value}",
+    ]
+
+
+def _without_earlier_teachers(words: list[str]) -> list[str]:
+    """Without the teachers that a later one has taken the place of."""
+    last = max((place for place, word in enumerate(words) if word == _NO_TEACHER), default=None)
+    if last is None:
+        return words
+    return [word for word in words[:last] if not word.startswith("--teacher.")] + words[last:]
+
+
+def _teacher_name(words: Sequence[str], names: Mapping[str, str], config: Config, method: Member) -> str | None:
+    """The teacher's network, from the words or else from the recipe, as far as the method has one."""
+    if "teacher" in names:
+        return names["teacher"]
+    for word in words:
+        if word.startswith("--teacher."):
+            raise ConfigError(f"{word}: of which teacher? Give --teacher RUN, or --teacher.model NAME")
+    if _NO_TEACHER in words or config.teacher is None or method.partner is None:
+        return None
+    return config.teacher.name
 
 
 def _split_files(words: list[str]) -> tuple[list[str], list[str]]:
@@ -175,7 +230,9 @@ def _file_words(text: str) -> list[str]:
     for key, value in values.items():
         if isinstance(value, dict):
             words += [f"--{key}.{inner}={_as_word(item)}" for inner, item in value.items()]
-        elif key in FAMILIES and not isinstance(value, str):
+        elif key == "teacher" and value is None:
+            words.append(_NO_TEACHER)
+        elif key in ROLES and not isinstance(value, str):
             raise ConfigError(f"{where}: {key} is {value!r}; give a name, or settings with a name among them")
         elif key == "optim":
             raise ConfigError(f"{where}: optim is {value!r}; give settings by name, such as lr: 0.1")
@@ -195,7 +252,7 @@ def _names(words: list[str]) -> dict[str, str]:
     for word in rest:
         option, equals, value = word.partition("=")
         family, _, field = option[2:].partition(".")
-        if family in FAMILIES and field == "name":
+        if family in ROLES and field == "name":
             names[family] = value if equals else next(rest, "")
     return names
 
@@ -224,8 +281,13 @@ def _parser(
     )
     parser.add_argument("--config", action="config", help="settings from a YAML file")
     add_extras(parser)
+    if "teacher" not in members:
+        # For the help; with a teacher it is the name of a group, and the words below say the same of it.
+        parser.add_argument(
+            "--teacher", type=str, help="the run that trained a teacher; --teacher.model NAME has one trained first"
+        )
     for family, member in members.items():
-        kind = FAMILIES[family][1]
+        kind = ROLES[family][1]
         parser.add_argument(
             f"--{family}.name",
             type=str,
@@ -233,13 +295,17 @@ def _parser(
             help=f"the {kind}; --{family} NAME is short for it ('metadistiller list' shows the names)",
         )
         parser.add_class_arguments(member.options, family, as_group=False, skip=set(member.preset))
-        chosen: Choice = getattr(config, family)
-        if chosen.name == member.name:
+        if family == "teacher":
+            parser.add_argument(
+                "--teacher.run", type=str | None, default=None, help="its run; null has it trained first"
+            )
+        chosen: Choice | None = getattr(config, family)
+        if chosen is not None and chosen.name == member.name:
             parser.set_defaults({f"{family}.{key}": value for key, value in chosen.options.items()})
-    parser.add_class_arguments(Config, skip=set(FAMILIES))
+    parser.add_class_arguments(Config, skip=set(ROLES))
     plain = {field.name: getattr(config, field.name) for field in fields(Config)}
     optim = asdict(plain.pop("optim"))
-    defaults = {name: value for name, value in plain.items() if name not in FAMILIES}
+    defaults = {name: value for name, value in plain.items() if name not in ROLES}
     parser.set_defaults(defaults | {f"optim.{key}": value for key, value in optim.items()})
     return parser
 
@@ -247,7 +313,7 @@ def _parser(
 def _refuse_unknown(parser: ArgumentParser, words: Sequence[str], kind: str, *, prefix: str) -> None:
     """Raises: UnknownName for an option, or a key of a file, that is not there; the near miss is named."""
     known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
-    short = [f"--{family}" for family in FAMILIES]
+    short = [f"--{family}" for family in ROLES]
     for word in words:
         option = word.partition("=")[0]
         if option.startswith("--") and option not in (*known, *short):
@@ -261,8 +327,12 @@ def _settings(found: Namespace, members: Mapping[str, Member]) -> Settings:
     for family, member in members.items():
         options = dict(values.pop(family))
         options.pop("name")
+        run = {"run": options.pop("run")} if family == "teacher" else {}
         # Building the options now finds a bad value before any data is read.
-        choices[family] = Choice(name=member.name, options=member.written_out(options))
+        kind = Teacher if family == "teacher" else Choice
+        choices[family] = kind(name=member.name, options=member.written_out(options), **run)
+    if "teacher" not in members:
+        values.pop("teacher", None)
     optim = Optim(**values.pop("optim"))
     own = {field.name: values.pop(field.name) for field in fields(Config) if field.name in values}
     return Settings(Config(optim=optim, **choices, **own), values)

@@ -1,5 +1,6 @@
 """Schedules are functions of the place in training; an optimizer's state goes out and in without a bit lost."""
 
+import copy
 import math
 from itertools import pairwise
 
@@ -109,3 +110,21 @@ def test_clipping_bounds_the_step_and_the_norm_reported_is_the_one_before() -> N
     assert norm.item() == pytest.approx(5)
     assert module.weight.norm().item() == pytest.approx(0.5, rel=1e-5)
     assert math.isclose(module.weight[0, 0].item() / module.weight[0, 1].item(), 3 / 4, rel_tol=1e-5)
+
+
+def test_parameters_that_join_later_take_the_steps_of_a_fresh_optimizer() -> None:
+    """A method may train a part of a player first: what joins then moves as if it had just begun."""
+    torch.manual_seed(0)
+    module = nn.ModuleDict({name: nn.Linear(3, 3) for name in "abc"})
+    optim = Optim(lr=0.1, momentum=0.9)
+    whole = PlayerOptimizer(Player(module, "sgd"), optim)
+    x = torch.randn(5, 3)
+    # Two parts each time, and each time others: momenta of some and not of all.
+    whole.step((module["a"](x).square() + module["b"](x).square()).mean(), factor=1.0)
+    fresh = copy.deepcopy(module["c"])
+    alone = PlayerOptimizer(Player(fresh, "sgd"), optim)
+    for _ in range(3):
+        whole.step((module["b"](x).square() + module["c"](x).square()).mean(), factor=1.0)
+        alone.step(fresh(x).square().mean(), factor=1.0)
+    torch.testing.assert_close(module["c"].weight, fresh.weight, rtol=0, atol=0)
+    assert len(whole.state()) == 6

@@ -3,7 +3,8 @@
 import platform
 import resource
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from .._version import __version__
 from ..config import Config
+from ..data import seeded
 from ..errors import ConfigError
 
 
@@ -87,6 +89,15 @@ class Machine:
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
+
+    @contextmanager
+    def drawing(self, seed: int, *purpose: int | str) -> Iterator[None]:
+        """Within the block, what layers draw (dropout) is a function of (seed, purpose) alone, as all else is."""
+        with seeded(seed, *purpose):
+            if self.device.type == "cuda":
+                index = torch.cuda.current_device() if self.device.index is None else self.device.index
+                torch.cuda.default_generators[index].manual_seed(torch.default_generator.initial_seed())
+            yield
 
     def peak_memory_mb(self) -> float:
         """Largest memory so far, MiB: of the allocator on a GPU, of the whole process otherwise."""

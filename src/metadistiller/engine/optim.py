@@ -44,6 +44,7 @@ class PlayerOptimizer:
         self.lr = optim.lr if player.lr is None else player.lr
         self._params = dict(player.module.named_parameters())
         self._clip_norm = optim.clip_norm
+        self._moved: frozenset[str] = frozenset()
         params = list(self._params.values())
         self._optimizer: torch.optim.Optimizer
         match player.optimizer:
@@ -72,9 +73,25 @@ class PlayerOptimizer:
             torch.nn.utils.clip_grads_with_norm_(params, self._clip_norm, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr * factor
+        moved = frozenset(name for name, p in self._params.items() if p.grad is not None)
+        if moved != self._moved:
+            self._moved = moved
+            self._begin_momenta()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _begin_momenta(self) -> None:
+        """Zero momenta for parameters that join others on their way.
+
+        The fused SGD takes momenta of all parameters or of none. Its first step from a momentum of zero is the same step.
+        """
+        moved = [self._params[name] for name in self._moved]
+        under_way = [p for p in moved if self._optimizer.state.get(p, {}).get("momentum_buffer") is not None]
+        if under_way and isinstance(self._optimizer, torch.optim.SGD):
+            for p in moved:
+                if self._optimizer.state[p].get("momentum_buffer") is None:
+                    self._optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
     def state(self) -> dict[str, Tensor]:
         """Momenta and averages by "parameter/key"."""

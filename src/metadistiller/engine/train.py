@@ -1,13 +1,13 @@
 """The loop: for each step of each epoch, every objective of the method gets a batch, a backward pass and an update."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ..config import Config
-from ..data import Batches, Dataset, Train
-from ..errors import CheckpointError
+from ..data import Batches, Dataset, Stream, Train
+from ..errors import CheckpointError, Paused
 from ..methods import Method, Objective
 from ..records import RunFolder, write_json
 from .checkpoint import Checkpoint, Progress, identity, load_weights, newest_valid, save_checkpoint
@@ -47,12 +47,22 @@ class Watcher(Protocol):
     def end(self, result: Mapping[str, Any], evaluation: Evaluation) -> None: ...
 
 
-def train(job: Job, folder: RunFolder, *, watcher: Watcher, command: str) -> dict[str, Any]:
+def no_limit() -> bool:
+    """A run that ends when it is done."""
+    return False
+
+
+def train(
+    job: Job, folder: RunFolder, *, watcher: Watcher, command: str, stop: Callable[[], bool] = no_limit
+) -> dict[str, Any]:
     """Train from wherever the folder's checkpoints are to the end; returns what result.json holds.
 
-    Raises: TrainingError where a loss is not finite; CheckpointError where the folder belongs to another run.
+    Args:
+        stop: asked between two steps whether to save and stop.
+    Raises: TrainingError where a loss is not finite; CheckpointError where the folder belongs to another run; Paused
+        after saving, where `stop` says so.
     """
-    run = _Run(job, folder, watcher)
+    run = _Run(job, folder, watcher, stop)
     progress = run.restore()
     folder.append_event(
         "resume" if progress.epoch or progress.step else "start",
@@ -65,6 +75,9 @@ def train(job: Job, folder: RunFolder, *, watcher: Watcher, command: str) -> dic
     watcher.begin(job, folder, progress)
     evaluation = None
     for epoch in range(progress.epoch, job.config.epochs):
+        # Also here, where all is saved: a run that has no time left begins no epoch.
+        if epoch > progress.epoch and stop():
+            run.pause(epoch, 0)
         run.train_epoch(epoch, progress if epoch == progress.epoch else Progress(epoch=epoch))
         evaluation = run.evaluate_epoch(epoch)
         run.close_epoch(epoch, evaluation)
@@ -74,11 +87,12 @@ def train(job: Job, folder: RunFolder, *, watcher: Watcher, command: str) -> dic
 class _Run:
     """One run under way: the players' optimizers, the epoch's means, the clock."""
 
-    def __init__(self, job: Job, folder: RunFolder, watcher: Watcher) -> None:
+    def __init__(self, job: Job, folder: RunFolder, watcher: Watcher, stop: Callable[[], bool]) -> None:
         self.job = job
         self.config = job.config
         self.folder = folder
         self.watcher = watcher
+        self.stop = stop
         self.optimizers = {
             name: PlayerOptimizer(player, job.config.optim) for name, player in job.method.players().items()
         }
@@ -105,9 +119,12 @@ class _Run:
         for step in range(progress.step, self.steps):
             factor = rate_factor(self.config.optim, epochs=self.config.epochs, epoch=epoch, progress=step / self.steps)
             rates = {name: optimizer.lr * factor for name, optimizer in self.optimizers.items()}
+            batches: dict[Stream, Any] = {}
             for objective in objectives:
                 if step % objective.every_steps == 0:
-                    self._update(objective, epoch, step, rates, factor)
+                    if objective.stream not in batches:
+                        batches[objective.stream] = self.job.batches.batch(objective.stream, epoch=epoch, step=step)
+                    self._update(objective, batches[objective.stream], epoch, step, rates, factor)
             now = time.perf_counter()
             if now - looked >= SECONDS_BETWEEN_LOOKS:
                 looked = now
@@ -116,18 +133,31 @@ class _Run:
             every = self.config.checkpoint_every_steps
             if every and (step + 1) % every == 0 and step + 1 < self.steps:
                 self._save(epoch, step + 1, self.means.totals(self._where(epoch, step)))
+            if step + 1 < self.steps and self.stop():
+                self._save(epoch, step + 1, self.means.totals(self._where(epoch, step)))
+                self.pause(epoch, step + 1)
         # Raises where a step since the last look went wrong, before the test set is asked or anything is saved.
         self.means.totals(self._where(epoch, self.steps - 1))
         self.epoch_seconds = time.perf_counter() - began
 
-    def _update(self, objective: Objective, epoch: int, step: int, rates: Mapping[str, float], factor: float) -> None:
-        batch = self.job.batches.batch(objective.stream, epoch=epoch, step=step)
-        with self.job.machine.autocast():
+    def _update(
+        self, objective: Objective, batch: Any, epoch: int, step: int, rates: Mapping[str, float], factor: float
+    ) -> None:
+        machine = self.job.machine
+        with machine.drawing(self.config.seed, "layers", objective.of, epoch, step), machine.autocast():
             losses = objective.loss(batch, rates)
         norm = self.optimizers[objective.of].step(losses.total, factor=factor)
         self.means.add({**losses.parts, f"{objective.of}_gradient_norm": norm})
-        if isinstance(objective.stream, Train):
+        if objective.of == "student" and isinstance(objective.stream, Train):
             self.images_seen += len(batch[1])
+
+    def pause(self, epoch: int, step: int) -> NoReturn:
+        """Raises: Paused."""
+        self.folder.append_event("pause", epoch=epoch, step=step, seconds=self.seconds)
+        raise Paused(
+            f"stopped in time, after {epoch} epochs and {step} steps of {self.config.epochs} epochs; "
+            f"'metadistiller resume {self.folder}' goes on from there"
+        )
 
     def _where(self, epoch: int, step: int) -> str:
         return f"epoch {epoch}, by step {step + 1} of {self.steps}"
@@ -165,7 +195,8 @@ class _Run:
         evaluation = evaluation or self._evaluate()
         config, job, folder = self.config, self.job, self.folder
         write_json(folder.evaluation, evaluation.as_dict(job.dataset.classes))
-        write_json(folder.soft_targets, soft_target_examples(job.method, job.dataset, job.machine))
+        examples = soft_target_examples(job.method, job.dataset, job.machine, batch_size=config.eval_batch_size)
+        write_json(folder.soft_targets, examples)
         save_network(job.method.deployable(), folder.weights, config=config, dataset=job.dataset)
         result = {
             **identity(config),

@@ -1,0 +1,73 @@
+"""What the commands share: reading words, printing tables."""
+
+import argparse
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..budget import Budget, seconds
+from ..errors import ConfigError, UnknownName
+
+BUDGET = "time after which the run is saved and stops, such as 25m or 1h30m; exit code 3"
+
+
+def command_line(name: str, words: Sequence[str]) -> str:
+    """The command as it was given, for the record."""
+    return shlex.join(["metadistiller", name, *words])
+
+
+def budget_of(text: str | None) -> Budget:
+    """Raises: ConfigError where `text` is no time."""
+    return Budget(None if text is None else seconds(text))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise ConfigError(f"{message} ('{self.prog} --help' shows what there is)")
+
+
+def parser_of(function: Callable[[list[str]], None], name: str | None = None) -> argparse.ArgumentParser:
+    """An empty parser for the command that `function` is, with its docstring's first words above the options."""
+    return _Parser(
+        prog=f"metadistiller {name or function.__name__}",
+        description=(function.__doc__ or "").split(":")[0] + ".",
+        allow_abbrev=False,
+    )
+
+
+def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Raises: UnknownName for an option that is not there, ConfigError for anything else."""
+    given, unknown = parser.parse_known_args(words)
+    known = [option for action in parser._actions for option in action.option_strings]
+    for word in unknown:
+        if word.startswith("-"):
+            raise UnknownName("option", word.partition("=")[0], known)
+        raise ConfigError(f"{word!r} is one word too many ('{parser.prog} --help' shows what there is)")
+    return given
+
+
+def print_evaluation(title: str, evaluation: Mapping[str, Any]) -> None:
+    count = evaluation["count"]
+    rows = [
+        (output["name"], f"{100 * output['top1'] / count:.2f}", f"{100 * output['top5'] / count:.2f}")
+        for output in evaluation["outputs"]
+    ]
+    print_table(f"{title}: accuracy in percent of {count:,} test images", ("output", "top-1", "top-5"), rows)
+
+
+def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        # A file or a pipe has no width to fit into; cut numbers would be worse than long lines.
+        console = Console(width=200)
+    # Above the table, since as its title it would be wrapped to the table's width.
+    console.print(title, markup=False, highlight=False)
+    console.print(table)

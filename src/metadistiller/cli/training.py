@@ -1,0 +1,169 @@
+"""Commands that train."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, Paused
+from ._words import BUDGET, budget_of, command_line, parse, parser_of, print_evaluation, print_table
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ..config import Config
+
+
+def train(words: list[str]) -> None:
+    """Train a network and write a run folder: metadistiller train [RECIPE] [--OPTION VALUE ...]"""
+    from ..settings import parse as settings_of
+
+    def add(parser: "ArgumentParser") -> None:
+        parser.add_argument("--out", type=str, default=None, help="the run folder; new or empty")
+        parser.add_argument("--quiet", action="store_true", help="print the folder only")
+        parser.add_argument("--budget", type=str, default=None, help=BUDGET)
+
+    settings = settings_of(words, command="metadistiller train", add_extras=add)
+    extras = settings.extras
+    budget = budget_of(extras["budget"])
+    from .. import assemble
+
+    command = command_line("train", words)
+    trained = assemble.train(settings.config, extras["out"], quiet=extras["quiet"], command=command, stop=budget.spent)
+    _report(trained, quiet=extras["quiet"])
+
+
+def resume(words: list[str]) -> None:
+    """Go on with an interrupted run, with its own settings: metadistiller resume RUN"""
+    parser = parser_of(resume)
+    parser.add_argument("run", help="the run folder")
+    parser.add_argument("--quiet", action="store_true", help="print the folder only")
+    parser.add_argument("--budget", help=BUDGET)
+    given = parse(parser, words)
+    budget = budget_of(given.budget)
+    from .. import assemble
+
+    command = command_line("resume", words)
+    _report(assemble.resume(given.run, quiet=given.quiet, command=command, stop=budget.spent), quiet=given.quiet)
+
+
+def _report(trained: Any, *, quiet: bool) -> None:
+    if not quiet:
+        print_evaluation(
+            f"{trained.result['network']}, {trained.result['method']}, {trained.result['data']}",
+            json.loads((trained.folder / "evaluation.json").read_text(encoding="utf-8")),
+        )
+        print(f"report: {trained.folder / 'report.html'}")
+    print(trained.folder)
+
+
+def compare(words: list[str]) -> None:
+    """Train several methods over several seeds and compare them: metadistiller compare --methods A,B --seeds N"""
+    from ..settings import parse as settings_of
+
+    def add(parser: "ArgumentParser") -> None:
+        parser.add_argument(
+            "--methods",
+            type=str,
+            default="plain,dsn,self_distillation,metadistiller",
+            help="comma-separated; METHOD:OPTION=VALUE sets an option and makes a row of its own",
+        )
+        parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 of each method; >= 1")
+        parser.add_argument("--out", type=str, default=None, help="the folder of all runs; may hold some already")
+
+    _refuse_of_rows(words)
+    settings = settings_of(words, command="metadistiller compare", add_extras=add)
+    if settings.extras["seeds"] < 1:
+        raise ConfigError(f"--seeds is {settings.extras['seeds']}; take 1 or more")
+    from .. import compare as comparing
+
+    rows = {label: _with_method(words, label, add) for label in filter(None, settings.extras["methods"].split(","))}
+    if not rows:
+        raise ConfigError("--methods names none; 'metadistiller list methods' shows them")
+    first = settings.config
+    own = f"compare-{first.data.name}-{first.model.name}".replace("/", "_")
+    out = Path(settings.extras["out"] or f"runs/{own}")
+    command = command_line("compare", words)
+    pairs = comparing.plan(rows, range(settings.extras["seeds"]), out)
+    print(f"{len(pairs)} runs in {out}", flush=True)
+    summary = comparing.run(pairs, out, tell=lambda line: print(line, flush=True), command=command)
+    print_table(
+        f"{first.model.name} on {first.data.name}, {first.epochs} epochs, last epoch's test accuracy",
+        comparing.HEADINGS,
+        [comparing.cells(row) for row in summary["rows"]],
+    )
+    print(out)
+
+
+def _refuse_of_rows(words: Sequence[str]) -> None:
+    """Raises: ConfigError for what a row of the table says, not the whole of it."""
+    for word in words:
+        option = word.partition("=")[0]
+        if option == "--method" or option.startswith("--method."):
+            raise ConfigError(f"{word}: say it of a row, --methods METHOD:OPTION=VALUE")
+    _refuse(words, "--seed", "compare takes --seeds N, for seeds 0 to N-1")
+
+
+def _refuse(words: Sequence[str], option: str, why: str) -> None:
+    """Raises: ConfigError where `option` is among the words."""
+    for word in words:
+        if word.partition("=")[0] == option:
+            raise ConfigError(f"{word}: {why}")
+
+
+def _with_method(words: Sequence[str], label: str, add: "Callable[[ArgumentParser], None]") -> "Config":
+    """The words' Config with the row's method in place of theirs."""
+    from ..settings import parse as settings_of
+
+    name, *options = label.split(":")
+    for option in options:
+        if "=" not in option:
+            raise ConfigError(f"--methods: {option!r} in {label!r} is not OPTION=VALUE")
+    row = [f"--method={name}", *(f"--method.{option}" for option in options)]
+    return settings_of(words, command="metadistiller compare", add_extras=add, method=row).config
+
+
+def reproduce(words: list[str]) -> None:
+    """Train what is missing of a table of the paper: metadistiller reproduce table1 [--rows A,B] [--budget 25m]"""
+    from .. import reproduce as reproducing
+    from ..settings import parse as settings_of
+
+    parser = parser_of(reproduce)
+    parser.add_argument("target", choices=reproducing.TARGETS, help="a table, the ablation, the cost, or figure 3")
+    _add_reproduce(parser)
+    given, others = parser.parse_known_args(words)
+    if given.seeds < 1:
+        raise ConfigError(f"--seeds is {given.seeds}; take 1 or more")
+    _refuse(others, "--seed", "reproduce takes --seeds N, for seeds 0 to N-1")
+    budget = budget_of(given.budget)
+
+    def read(recipe: str, more: Sequence[str]) -> "Config":
+        return settings_of([recipe, *more], command=f"{parser.prog} TARGET", add_extras=_add_reproduce).config
+
+    runs = reproducing.plan(
+        given.target,
+        read,
+        rows=list(filter(None, given.rows.split(","))),
+        methods=list(filter(None, given.methods.split(","))),
+        seeds=given.seeds,
+        words=others,
+        out=Path(given.out),
+    )
+    print(f"{len(runs)} runs in {given.out}", flush=True)
+    evidence = Path(given.evidence)
+    done = reproducing.reproduce(runs, evidence, budget=budget, tell=lambda line: print(line, flush=True))
+    if done and given.target == "figure3":
+        print(reproducing.figure3(runs[0], evidence))
+    print(evidence / "README.md")
+    if not done:
+        raise Paused("the budget is used up; the same command goes on where this one stopped")
+
+
+def _add_reproduce(parser: Any) -> None:
+    """To either kind of parser: the command's own, and the one that names a near miss."""
+    parser.add_argument("--rows", type=str, default="", help="networks, comma-separated; the table's otherwise")
+    parser.add_argument("--methods", type=str, default="", help="methods, comma-separated; the table's otherwise")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N-1 of each run; >= 1")
+    parser.add_argument("--budget", type=str, default=None, help=BUDGET)
+    parser.add_argument("--out", type=str, default="runs/reproduce", help="the folder of all runs")
+    parser.add_argument("--evidence", type=str, default="evidence", help="the folder of ledger.json")
