@@ -4,10 +4,10 @@ Usage:
     python benchmarks/every_pair.py CIFAR100 [--batch 8] [--networks A,B] [--methods A,B] > result.json
 
 Not a measurement of accuracy: it shows that each pair trains (the loss is finite and lower after 20 updates of each
-player on the same batch) and that what ships is the plain network (same keys, and bit for bit the logits of the trained
-student's last output). The teacher of kd, fitnet and attention_transfer and the peer of dml are ResNet152; the teacher is
-not trained, but its batch statistics are those of the images. Generators have the widths of the recipes. FitNet is run
-one-stage and two-stage, 10 of the 20 iterations being hints.
+player on the same batch) and that what ships is the plain network (same keys, and bit for bit the logits of the
+trained student's last output). The teacher of kd, fitnet and attention_transfer and the peer of dml are ResNet152; the
+teacher is not trained, but its batch statistics are those of the images. Generators have the widths of the recipes.
+FitNet is run one-stage and two-stage, 10 of the 20 iterations being hints.
 
 Prints one JSON object; a line for each pair goes to standard error.
 """

@@ -32,10 +32,11 @@ def inspect(
     if num_classes < 2:
         raise ConfigError(f"--classes is {num_classes}; a classifier has 2 or more")
     with torch.device("meta"):
-        backbone = build_network(model, num_classes)
+        # Batch normalisation in training mode takes a slow way on this device.
+        backbone = build_network(model, num_classes).eval()
         shapes = stage_shapes(backbone, size)
         student = MultiExit(backbone, size)
-        generator = LabelGenerator(shapes, num_classes, width=generator_width)
+        generator = LabelGenerator(shapes, num_classes, width=generator_width, exit_design=backbone.exit_design)
         features = [torch.empty(1, *shape) for shape in shapes]
         images = torch.empty(1, 3, *size)
     return {
@@ -44,7 +45,7 @@ def inspect(
         "size": list(size),
         **_counts(backbone, images),
         "stages": [shape._asdict() for shape in shapes],
-        "exits": _counts(_Exits(student.exits), features[:-1]),
+        "exits": {"design": backbone.exit_design, **_counts(_Exits(student.exits), features[:-1])},
         "generator": {"width": generator_width, **_counts(generator, features)},
     }
 

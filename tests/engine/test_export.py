@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
+from torchvision import models
 
 from metadistiller import assemble
 from metadistiller.config import Choice, Config
 from metadistiller.data import evaluation_images
 from metadistiller.engine import export as exports
-from metadistiller.engine.export import export_network, load_network
+from metadistiller.engine.export import export_network, load_network, save_network
 from metadistiller.errors import CheckpointError, ExportError
 from metadistiller.inspection import inspect
+from metadistiller.nn import build_network
 
 
 @pytest.fixture
@@ -45,6 +48,20 @@ def test_no_exit_and_no_generator_weight_is_inside(run: Path, tiny_config: Confi
     assert parameters == inspect(tiny_config.model, num_classes=10)["parameters"]
     assert header["model"] == {"name": "resnet10", "stem": "cifar", "width": 4}
     assert (header["classes"][7], header["size"]) == ("7", [32, 32])
+
+
+def test_what_ships_of_a_network_of_torchvision_loads_there_and_here(tiny_config: Config, tmp_path: Path) -> None:
+    config = replace(tiny_config, model=Choice(name="torchvision/resnet18"))
+    dataset = assemble.load_data(config.data)
+    trained = build_network(config.model, dataset.num_classes).eval()
+    save_network(trained, tmp_path / "net.safetensors", config=config, dataset=dataset)
+    theirs = models.resnet18(weights=None, num_classes=dataset.num_classes).eval()
+    theirs.load_state_dict(load_file(tmp_path / "net.safetensors"), strict=True)
+    images = evaluation_images(dataset.test.images[:4], dataset)
+    with torch.no_grad():
+        logits = trained(images)
+        assert torch.equal(theirs(images), logits)
+        assert torch.equal(load_network(tmp_path / "net.safetensors").network(images), logits)
 
 
 def test_an_export_that_differs_in_one_bit_is_refused_and_removed(

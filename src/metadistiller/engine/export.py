@@ -42,7 +42,7 @@ def save_network(network: Backbone, path: Path, *, config: Config, dataset: Data
         "std": list(dataset.std),
     }
     # One key only: the order of several is not fixed in the file, and the same network must give the same bytes.
-    write_bytes(path, save(dense(network.state_dict()), metadata={"network": json.dumps(header)}))
+    write_bytes(path, save(dense(network.plain.state_dict()), metadata={"network": json.dumps(header)}))
 
 
 def load_network(path: Path) -> NetworkFile:
@@ -63,7 +63,7 @@ def load_network(path: Path) -> NetworkFile:
         raise CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {error})") from None
     network = build_network(choice, classes)
     try:
-        network.load_state_dict(tensors)
+        network.plain.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(
             f"{path} does not hold the network that it names: {str(error).splitlines()[-1].strip()}"
@@ -93,8 +93,8 @@ def export_network(method: Method, path: Path, *, config: Config, dataset: Datas
 
 def _compare(method: Method, network: Backbone, path: Path, config: Config, dataset: Dataset, count: int) -> int:
     method.eval()
-    images = dataset.test.images[:count]
-    for pixels in torch.split(images, config.eval_batch_size):
+    images = dataset.test.take(torch.arange(min(count, len(dataset.test))))
+    for pixels, _ in images.batches(config.eval_batch_size):
         shown = evaluation_images(pixels, dataset)
         trained: Tensor = method.exits(shown)[-1]
         exported: Tensor = network(shown)

@@ -84,7 +84,7 @@ class PlayerOptimizer:
     def _begin_momenta(self) -> None:
         """Zero momenta for parameters that join others on their way.
 
-        The fused SGD takes momenta of all parameters or of none. Its first step from a momentum of zero is the same step.
+        The fused SGD takes momenta of all parameters or of none. A first step from a momentum of zero is the same step.
         """
         moved = [self._params[name] for name in self._moved]
         under_way = [p for p in moved if self._optimizer.state.get(p, {}).get("momentum_buffer") is not None]

@@ -2,8 +2,18 @@
 
 from .backbones import Backbone, StageShape, stage_shapes
 from .build import build_network
-from .exits import Exit
+from .exits import BottleneckExit, LinearExit, build_exit
 from .generator import LabelGenerator
 from .multi_exit import MultiExit
 
-__all__ = ["Backbone", "Exit", "LabelGenerator", "MultiExit", "StageShape", "build_network", "stage_shapes"]
+__all__ = [
+    "Backbone",
+    "BottleneckExit",
+    "LabelGenerator",
+    "LinearExit",
+    "MultiExit",
+    "StageShape",
+    "build_exit",
+    "build_network",
+    "stage_shapes",
+]

@@ -6,15 +6,15 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones import StageShape, initialise
-from .exits import Exit
+from .backbones import ExitDesign, StageShape, initialise
+from .exits import build_exit
 
 
 class LabelGenerator(nn.Module):
     """Generated map k = conv3x3(upsample(generated map k+1) + conv1x1(F_k)); the top map is conv1x1(F_K) alone.
 
-    Each generated map but the top one goes through a bottleneck module of the exits' design, with its own weights, to
-    logits; T_k is their softmax. There is no normalisation or non-linearity between the maps: eq. 5 has none.
+    Each generated map but the top one goes through a head of the exits' design, with its own weights, to logits; T_k is
+    their softmax. There is no normalisation or non-linearity between the maps: eq. 5 has none.
 
     Two widths. "mirror" gives generated map k the shape of F_k, as Fig. 2 draws it and as sec. 3.3 needs where it
     weighs an L2 loss between the two. It is the default because it is the paper's most likely design, and for
@@ -26,7 +26,9 @@ class LabelGenerator(nn.Module):
         shapes: of F_1..F_K.
         num_classes: C.
         width: "mirror", or channels d >= 1 of every generated map.
-        inner_width: of the bottleneck modules, see Exit.
+        exit_design: of the heads; the network's own (Backbone.exit_design).
+        inner_width: of bottleneck heads, see build_exit.
+    Raises: UnknownName, ConfigError.
 
     Source: eq. 5, sec. 3.3, Fig. 2; docs/method.md, readings G6 and G7.
     """
@@ -37,6 +39,7 @@ class LabelGenerator(nn.Module):
         num_classes: int,
         *,
         width: int | Literal["mirror"] = "mirror",
+        exit_design: ExitDesign = "bottleneck",
         inner_width: int | None = None,
     ) -> None:
         super().__init__()
@@ -50,7 +53,9 @@ class LabelGenerator(nn.Module):
             nn.Conv2d(wide, narrow, 3, padding=1) for wide, narrow in zip(above, channels[:-1], strict=False)
         )
         self.heads = nn.ModuleList(
-            Exit(shape._replace(channels=wide), shapes[-1], num_classes, inner_width=inner_width)
+            build_exit(
+                shape._replace(channels=wide), shapes[-1], num_classes, design=exit_design, inner_width=inner_width
+            )
             for shape, wide in zip(shapes[:-1], channels[:-1], strict=True)
         )
         initialise(self)

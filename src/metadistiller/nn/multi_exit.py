@@ -3,16 +3,17 @@
 from torch import Tensor, nn
 
 from .backbones import Backbone, initialise, stage_shapes
-from .exits import Exit
+from .exits import build_exit
 
 
 class MultiExit(nn.Module):
     """S of the paper, theta_s: trunk and exits.
 
     Args:
-        backbone: the network that ships in the end; kept as it is.
+        backbone: the network that ships in the end; kept as it is. It says of which design its exits are.
         size: height and width of the images.
-        inner_width: of the exits, see Exit.
+        inner_width: of the exits, see build_exit.
+    Raises: ShapeError, UnknownName, ConfigError.
     """
 
     def __init__(self, backbone: Backbone, size: tuple[int, int], *, inner_width: int | None = None) -> None:
@@ -20,7 +21,8 @@ class MultiExit(nn.Module):
         shapes = stage_shapes(backbone, size)
         self.backbone = backbone
         self.exits = nn.ModuleList(
-            Exit(shape, shapes[-1], backbone.num_classes, inner_width=inner_width) for shape in shapes[:-1]
+            build_exit(shape, shapes[-1], backbone.num_classes, design=backbone.exit_design, inner_width=inner_width)
+            for shape in shapes[:-1]
         )
         initialise(self.exits)
 

@@ -4,12 +4,14 @@ A family is one module with Options, NAMES and `build(options, num_classes) -> B
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import ShapeError
+
+ExitDesign: TypeAlias = Literal["bottleneck", "linear"]
 
 
 class StageShape(NamedTuple):
@@ -25,14 +27,15 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         num_classes: C.
-        total_stride: how many pixels of the image one pixel of the last stage stands for, along a side.
+        total_stride: how many pixels of the image one pixel of the network's last map stands for, along a side; that
+            map is F_K, or what a head that pools once more (VGG's) makes of it. Smaller images are refused.
         exit_design: of its early exits and of the generator's heads: bottleneck, or linear (average and linear layer,
             as sec. 4.2 has it for VGG).
     """
 
     num_classes: int
     total_stride: int
-    exit_design: Literal["bottleneck", "linear"] = "bottleneck"
+    exit_design: ExitDesign = "bottleneck"
 
     @property
     @abstractmethod
@@ -60,13 +63,13 @@ class Backbone(nn.Module, ABC):
 def stage_shapes(backbone: Backbone, size: tuple[int, int]) -> list[StageShape]:
     """Shapes of F_1..F_K for images of `size` = (height, width), without computing anything.
 
-    Raises: ShapeError where the images are smaller than the network's total stride, so that its last stages would have
+    Raises: ShapeError where the images are smaller than the network's total stride, so that its last map would have
         nothing left to see.
     """
     height, width = size
     if min(height, width) < backbone.total_stride:
         raise ShapeError(
-            f"images of {height}x{width} pixels are too small for this network, whose last stage sees one value for "
+            f"images of {height}x{width} pixels are too small for this network, whose last map has one value for "
             f"every {backbone.total_stride}x{backbone.total_stride} pixels; take images of at least "
             f"{backbone.total_stride} pixels a side, or a network that shrinks them less"
         )
@@ -75,7 +78,7 @@ def stage_shapes(backbone: Backbone, size: tuple[int, int]) -> list[StageShape]:
         name: torch.empty_like(value, device="meta")
         for name, value in (*backbone.named_parameters(), *backbone.named_buffers())
     }
-    images = torch.empty(2, 3, height, width, device="meta")
+    images = torch.empty(2, 3, height, width, device="meta", dtype=next(backbone.parameters()).dtype)
     # functional_call runs `forward`, so the stages are asked for through a module that has them as its forward.
     maps = torch.func.functional_call(_Stages(backbone), {f"backbone.{k}": v for k, v in state.items()}, (images,))
     return [StageShape(*map_.shape[1:]) for map_ in maps]

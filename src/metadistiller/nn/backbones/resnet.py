@@ -7,6 +7,7 @@ Source: He et al., Deep Residual Learning for Image Recognition, CVPR 2016; the 
 every public CIFAR-100 code uses (docs/method.md). The stride of a bottleneck sits on its 3x3 convolution.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +37,9 @@ class Options:
 
     def __post_init__(self) -> None:
         require(self.stem in ("cifar", "imagenet"), "model.stem", self.stem, "take cifar or imagenet")
-        require(self.width >= 1, "model.width", self.width, "take 1 or more")
+        require(
+            isinstance(self.width, int) and self.width >= 1, "model.width", self.width, "take a whole number from 1 on"
+        )
 
 
 NAMES = {
@@ -50,28 +53,44 @@ NAMES = {
 
 
 class ResNet(Backbone):
-    """Four stages, each half the side of the one before."""
+    """A stem and stages of residual blocks, each stage half the side of the one before.
 
-    def __init__(self, options: Options, num_classes: int) -> None:
+    Args:
+        num_classes: C.
+        block: torchvision's basic block or bottleneck.
+        blocks: how many of them in each stage.
+        stem, width: see Options.
+        groups: of the 3x3 convolution of a bottleneck, each `width` wide in the first stage (ResNeXt); 1 for a ResNet.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        block: type[BasicBlock | Bottleneck],
+        blocks: Sequence[int],
+        stem: str,
+        width: int,
+        groups: int = 1,
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        block = Bottleneck if options.bottleneck else BasicBlock
-        width = options.width
-        if options.stem == "cifar":
-            self.total_stride = 8
+        self._num_stages = len(blocks)
+        self.total_stride = 2 ** (len(blocks) - 1)
+        if stem == "cifar":
             self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         else:
-            self.total_stride = 32
+            self.total_stride *= 4
             self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if options.stem == "cifar" else nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, stride=2, padding=1)
         channels = width
-        for index, depth in enumerate(options.blocks):
+        for index, depth in enumerate(blocks):
             planes, stride = width * 2**index, 1 if index == 0 else 2
             layer = nn.Sequential()
             for step in range(depth):
-                layer.append(_block(block, channels, planes, stride if step == 0 else 1))
+                layer.append(_block(block, channels, planes, stride if step == 0 else 1, groups))
                 channels = planes * block.expansion
             self.add_module(f"layer{index + 1}", layer)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -80,7 +99,7 @@ class ResNet(Backbone):
 
     @property
     def num_stages(self) -> int:
-        return 4
+        return self._num_stages
 
     def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
@@ -95,13 +114,21 @@ class ResNet(Backbone):
         return logits
 
 
-def _block(block: type[BasicBlock | Bottleneck], channels: int, planes: int, stride: int) -> BasicBlock | Bottleneck:
+def _block(
+    block: type[BasicBlock | Bottleneck], channels: int, planes: int, stride: int, groups: int
+) -> BasicBlock | Bottleneck:
     out = planes * block.expansion
     shortcut = None
     if stride != 1 or channels != out:
         shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
-    return block(channels, planes, stride, shortcut)
+    return block(channels, planes, stride, shortcut, groups)
 
 
 def build(options: Options, num_classes: int) -> ResNet:
-    return ResNet(options, num_classes)
+    return ResNet(
+        num_classes,
+        block=Bottleneck if options.bottleneck else BasicBlock,
+        blocks=options.blocks,
+        stem=options.stem,
+        width=options.width,
+    )
