@@ -50,7 +50,8 @@ def test_the_help_names_every_command(words: list[str], capsys: Captured) -> Non
     for name, function in COMMANDS.items():
         assert [line for line in lines if line.split()[:1] == [name]]
         assert function.__doc__
-    assert set(COMMANDS) == {"train", "resume", "evaluate", "compare", "inspect", "list", "export"}
+    trains = {"train", "resume", "compare", "reproduce"}
+    assert set(COMMANDS) == {*trains, "evaluate", "inspect", "list", "export", "report", "figure3"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -105,7 +106,7 @@ def test_inspect_as_json(capsys: Captured) -> None:
         {"channels": 256, "height": 8, "width": 8},
         {"channels": 512, "height": 4, "width": 4},
     ]
-    assert found["exits"] == {"parameters": 1_791_020, "macs": 39_999_488}
+    assert found["exits"] == {"design": "bottleneck", "parameters": 1_791_020, "macs": 39_999_488}
     assert found["generator"] == {"width": "mirror", "parameters": 3_775_340, "macs": 295_852_032}
     assert (found["network"], found["classes"], found["size"]) == ("resnet18", 100, [32, 32])
 
@@ -143,6 +144,20 @@ def test_inspect_as_a_table(capsys: Captured) -> None:
     out = capsys.readouterr().out
     for text in ("180,916", "26,663,168", "21,512", "51,416", "16 x 32 x 32", "64 x 8 x 8", "100 classes"):
         assert text in out
+    assert "exits (" not in out
+
+
+def test_inspect_says_of_which_design_unusual_exits_are(capsys: Captured) -> None:
+    assert main(["inspect", "vgg11_bn", "--width", "8"]) == 0
+    assert "exits (linear)" in capsys.readouterr().out
+
+
+def test_inspect_takes_a_width_that_is_a_factor(capsys: Captured) -> None:
+    found = json_of(["inspect", "mobilenet_v2", "--width", "0.5"], capsys)
+    assert [stage["channels"] for stage in found["stages"]] == [16, 16, 48, 160]  # type: ignore[attr-defined]
+    code, err = fails(["inspect", "mobilenet_v2", "--width", "half"], capsys)
+    assert code == 2
+    assert "invalid number value: 'half'" in err
 
 
 @pytest.mark.parametrize(

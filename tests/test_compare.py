@@ -119,7 +119,7 @@ def test_a_run_s_own_settings_can_be_compared(tiny_config: Config, tmp_path: Pat
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(tiny_config.as_dict()))
     for label in ("plain", "dsn:exit_weight=0.5", "metadistiller"):
-        config = cli._with_method(["--config", str(path)], label, lambda parser: None)
+        config = cli.training._with_method(["--config", str(path)], label, lambda parser: None)
         assert (config.method.name, config.epochs, config.batch_size) == (label.partition(":")[0], 3, 16)
     assert config.method.options["generator_lr"] == 0.001
 

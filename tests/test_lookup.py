@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from metadistiller.config import Config
-from metadistiller.errors import ConfigError, MetaDistillerError, RunError, UnknownName, UsageError
+from metadistiller.errors import ConfigError, MetaDistillerError, Paused, RunError, UnknownName, UsageError
 from metadistiller.lookup import Member, find, modules, table
 from metadistiller.recipes import recipe, recipes
 
@@ -79,7 +79,7 @@ def test_a_misspelt_name_is_refused_with_a_known_one(family: str, name: str) -> 
     for wrong in (name[1:], name[::-1][:1] + name, name[:2] + "zz" + name[2:], name.upper() + name):
         with pytest.raises(UnknownName, match="unknown thing") as caught:
             find(family, "thing", wrong)
-        meant = re.search(r"did you mean '(\w+)'", str(caught.value))
+        meant = re.search(r"did you mean '([\w/]+)'", str(caught.value))
         assert meant is None or meant[1] in table(family)
         assert meant is not None or wrong == name.upper() + name
 
@@ -199,7 +199,9 @@ def tree(root: type[MetaDistillerError]) -> list[type[MetaDistillerError]]:
 def test_the_exit_code_says_whose_mistake_it_was() -> None:
     assert {kind.exit_code for kind in tree(UsageError)} == {2}
     assert {kind.exit_code for kind in tree(RunError)} == {1}
-    assert set(tree(MetaDistillerError)) == {MetaDistillerError, *tree(UsageError), *tree(RunError)}
+    # A run that stops on purpose has failed in nothing.
+    assert Paused.exit_code == 3
+    assert set(tree(MetaDistillerError)) == {MetaDistillerError, Paused, *tree(UsageError), *tree(RunError)}
     assert all(issubclass(kind, ValueError) for kind in tree(UsageError))
     assert all(issubclass(kind, RuntimeError) for kind in tree(RunError))
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from metadistiller import cli
+from metadistiller.recipes import recipe
+from metadistiller.records import RunFolder
 from metadistiller.settings import parse
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +31,7 @@ def test_every_command_shown_is_understood(line: str, tmp_path: Path, monkeypatc
     """train and compare as far as their Config; the others with the run folder that they name being absent."""
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     (tmp_path / "photos" / "cat" / "a.jpg").touch()
+    RunFolder.create(tmp_path / "runs" / "teacher", recipe("digits").as_dict())
     monkeypatch.chdir(tmp_path)
     words = shlex.split(line, comments=True)[1:]
     if words[0] == "train":
@@ -37,9 +40,13 @@ def test_every_command_shown_is_understood(line: str, tmp_path: Path, monkeypatc
         given = {option: words[words.index(option) + 1] for option in ("--methods", "--seeds")}
         assert int(given["--seeds"]) > 0
         for row in given["--methods"].split(","):
-            assert cli._with_method([], row, lambda parser: None).method.name == row.partition(":")[0]
-    elif words[0] in ("resume", "evaluate", "export"):
+            assert cli.training._with_method([], row, lambda parser: None).method.name == row.partition(":")[0]
+    elif words[0] in ("resume", "evaluate", "figure3", "export", "report"):
         assert cli.main(words) == 1
+    elif words[0] == "reproduce":
+        # The plan is made; nothing is trained.
+        monkeypatch.setattr("metadistiller.reproduce.reproduce", lambda runs, *args, **more: bool(runs))
+        assert cli.main(words) == 0
     else:
         assert cli.main(words) == 0
 

@@ -15,7 +15,7 @@ from .config import Choice, Config, Optim
 from .recipes import recipe
 
 if TYPE_CHECKING:
-    from .assemble import Trained, evaluate_run, export, resume, train
+    from .assemble import Trained, evaluate_run, export, figure3, resume, train
     from .engine.export import load_network
     from .inspection import inspect
 
@@ -27,6 +27,7 @@ __all__ = [
     "__version__",
     "evaluate_run",
     "export",
+    "figure3",
     "inspect",
     "load_network",
     "recipe",
@@ -38,6 +39,7 @@ _HOME = {
     "Trained": "assemble",
     "evaluate_run": "assemble",
     "export": "assemble",
+    "figure3": "assemble",
     "inspect": "inspection",
     "load_network": "engine.export",
     "resume": "assemble",

@@ -1,6 +1,7 @@
 """Everything this package raises on purpose.
 
     MetaDistillerError
+    ├── Paused                     exit code 3: stopped on purpose, saved, to be resumed
     ├── UsageError (ValueError)    exit code 2: what was asked for cannot be meant
     │   ├── UnknownName            a method, network, data set, recipe or option that is not there
     │   ├── ConfigError            a value out of its range, or two that contradict each other
@@ -10,7 +11,6 @@
         ├── CheckpointError        a run folder or checkpoint that cannot be used
         ├── LedgerError            a ledger of runs that cannot be read, or a run that it does not take
         ├── TrainingError          a loss that is no longer finite
-        ├── Paused                 exit code 3: stopped on purpose, saved, to be resumed
         └── ExportError            an exported network that does not answer as the trained one
 
 Each message says what is wrong, the value that was seen, and what to do about it.
@@ -24,6 +24,12 @@ class MetaDistillerError(Exception):
     """The root of the tree."""
 
     exit_code = 1
+
+
+class Paused(MetaDistillerError):
+    """A run that has used its budget of time; its checkpoint is saved."""
+
+    exit_code = 3
 
 
 class UsageError(MetaDistillerError, ValueError):
@@ -74,12 +80,6 @@ class LedgerError(RunError):
 
 class TrainingError(RunError):
     """Training that cannot go on."""
-
-
-class Paused(RunError):
-    """A run that has used its budget of time; its checkpoint is saved."""
-
-    exit_code = 3
 
 
 class ExportError(RunError):

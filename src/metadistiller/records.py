@@ -5,7 +5,7 @@ events.jsonl         one JSON object a line: what happened, when (seconds since 
 results.csv          one row an epoch; holds no clock, so a resumed run writes the very same file
 result.json          written last but for the report: the run is finished when it is there
 evaluation.json      counts behind the result: top-1 and top-5 of every output, confusion matrix of the final one
-soft_targets.json    three test images with their soft targets T_k and the final output (Fig. 3)
+soft_targets.json    test images with soft targets, exits and final output; mean entropies over the test set (Fig. 3)
 checkpoints/         hashed folders, see engine/checkpoint.py
 model.safetensors    the plain network
 teacher.safetensors  the trained second network, for a method that has one; teacher/ is its run where it came first

@@ -110,16 +110,27 @@ def fake_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
         images = [
             {
                 "png": picture(draw),
+                "index": 10 * label,
                 "label": label,
                 "final": softmax([6.0 * (index == label) for index in range(len(classes))]),
                 "targets": [
                     softmax([k * (index == label) + draw.random() for index in range(len(classes))])
                     for k in range(1, len(exits) + 1)
                 ],
+                "exits": [
+                    softmax([2 * k * (index == label) + draw.random() for index in range(len(classes))])
+                    for k in range(1, len(exits) + 1)
+                ],
             }
             for label in range(3)
         ]
-        write_json(folder.soft_targets, {"classes": classes, "images": images})
+        entropy = {
+            "count": COUNT,
+            "targets": [2.0 - 0.3 * k for k in range(len(exits))],
+            "exits": [1.5 - 0.25 * k for k in range(len(exits))],
+            "final": 0.125,
+        }
+        write_json(folder.soft_targets, {"classes": classes, "images": images, "entropy": entropy})
         write_json(
             folder.result,
             {

@@ -2,12 +2,14 @@
 
 import base64
 import json
+import math
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
+from typing import Any
 
 import matplotlib
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from metadistiller import report
 from metadistiller.errors import CheckpointError
 from metadistiller.records import RunFolder, read_json, write_json
+from metadistiller.report._tables import entropy
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -172,15 +175,73 @@ def test_a_plain_run_has_neither_exits_nor_soft_targets(fake_run: FakeRun) -> No
     assert not re.search(r"exit|ensemble|soft target", page.sections[""].split("Settings")[0])
 
 
-def test_a_method_without_soft_targets_has_no_such_section(fake_run: FakeRun) -> None:
-    folder = fake_run()
+def changed(folder: RunFolder, change: Callable[[dict[str, Any]], None]) -> RunFolder:
+    """The run with what its soft_targets.json holds, and then each image in it, put through `change`."""
     exhibits = read_json(folder.soft_targets)
-    for image in exhibits["images"]:
-        image["targets"] = []
+    for values in (exhibits, *exhibits["images"]):
+        change(values)
     write_json(folder.soft_targets, exhibits)
+    return folder
+
+
+def table_of_entropies(page: Page) -> list[list[str]]:
+    (table,) = [table for table in page.tables if table[0][1] == "Soft target"]
+    return table[1:]
+
+
+def panels(page: Page) -> list[str]:
+    """Above the charts of each picture, and what they say."""
+    captions = re.findall(r"<figcaption><b>((?:Stage \d|Final output)</b><span>[^<]*)", page.source)
+    return [caption.replace("</b><span>", ": ") for caption in captions]
+
+
+def test_a_method_without_soft_targets_shows_its_exits(fake_run: FakeRun) -> None:
+    def strip(values: dict[str, Any]) -> None:
+        if "targets" in values:
+            values["targets"] = []
+        if "entropy" in values:
+            values["entropy"]["targets"] = []
+
+    folder = changed(fake_run(), strip)
     rows = [{key: row[key] for key in ("epoch", "loss", "final")} for row in folder.read_rows()]
     folder.write_rows([dict(row) for row in rows])
-    assert "Soft targets" not in written(folder).sections
+    page = written(folder)
+    assert "Soft targets" not in page.sections
+    assert "(S, outlined bars)" in page.sections["Exits"]
+    assert re.fullmatch(r"Stage 1: entropy: S \d\.\d\d nats", panels(page)[0])
+    assert table_of_entropies(page)[0] == ["stage 1", "–", "1.500"]
+
+
+def test_panels_show_target_and_exit_of_every_stage(page: Page) -> None:
+    found = panels(page)
+    assert [caption.split(":")[0] for caption in found] == 3 * ["Stage 1", "Stage 2", "Stage 3", "Final output"]
+    image = read_json(page.folder.soft_targets)["images"][0]
+    target, exit_ = entropy(tuple(image["targets"][0])), entropy(tuple(image["exits"][0]))
+    assert found[0] == f"Stage 1: entropy: T {target:.2f}, S {exit_:.2f} nats"
+    alts = [alt for alt in page.attributes("alt") if alt.startswith("Bar chart.")]
+    assert len(alts) == len(found)
+    assert f"Stage 1, S: most on class 0 ({image['exits'][0][0]:.2f})" in alts[0]
+
+
+def test_mean_entropies_are_those_of_the_run(page: Page) -> None:
+    assert table_of_entropies(page) == [
+        ["stage 1", "2.000", "1.500"],
+        ["stage 2", "1.700", "1.250"],
+        ["stage 3", "1.400", "1.000"],
+        ["final", "–", "0.125"],
+    ]
+    assert f"1,000 test images; {math.log(10):.3f} where" in page.sections["Soft targets"]
+
+
+def test_an_older_run_is_read_and_says_what_it_lacks(fake_run: FakeRun) -> None:
+    def age(values: dict[str, Any]) -> None:
+        for key in ("index", "exits", "entropy"):
+            values.pop(key, None)
+
+    page = written(changed(fake_run(), age))
+    assert "neither the exits' own outputs nor the mean entropies" in page.sections["Soft targets"]
+    assert re.fullmatch(r"Stage 1: entropy: T \d\.\d\d nats", panels(page)[0])
+    assert not [table for table in page.tables if table[0][1] == "Soft target"]
 
 
 def test_what_a_method_records_besides_is_drawn(fake_run: FakeRun) -> None:
@@ -231,6 +292,9 @@ def test_a_missing_file_is_named(fake_run: FakeRun, name: str) -> None:
         ("evaluation.json", '{"count": 10}'),
         ("soft_targets.json", '{"images": [{"png": "AAAA", "label": 0, "final": [], "targets": []}]}'),
         ("soft_targets.json", '{"images": [{"png": "<svg>", "label": 0, "final": [], "targets": []}]}'),
+        ("soft_targets.json", '{"images": [], "entropy": {"count": 0, "targets": [], "exits": [], "final": 0}}'),
+        ("soft_targets.json", '{"images": [], "entropy": {"count": 9, "targets": [1], "exits": [], "final": 0}}'),
+        ("soft_targets.json", '{"images": [], "entropy": {"count": 9, "targets": [], "exits": [-1], "final": 0}}'),
         ("results.csv", "epoch,lr\n0,fast\n"),
         ("events.jsonl", '{"event": "epoch"}\n'),
         ("events.jsonl", '{"event": "finish"}\n'),

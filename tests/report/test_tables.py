@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from metadistiller.report._page import shown_classes
-from metadistiller.report._run import Evaluation, Exhibit
+from metadistiller.report._run import Evaluation
 from metadistiller.report._tables import duration, entropy, most_confused, wilson
 
 
@@ -57,15 +56,3 @@ def test_entropy_goes_from_zero_to_the_log_of_the_classes() -> None:
 )
 def test_durations_are_said_in_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_of_many_classes_the_ten_largest_and_the_true_one_are_shown() -> None:
-    final = tuple(index / 4950 for index in range(100))
-    shown = shown_classes(Exhibit(png="", label=3, targets=(final,), final=final))
-    assert shown == [*range(99, 89, -1), 3]
-    assert shown_classes(Exhibit(png="", label=95, targets=(final,), final=final)) == shown[:-1]
-
-
-def test_few_classes_are_all_shown_in_their_order() -> None:
-    final = tuple(index / 55 for index in range(11))
-    assert shown_classes(Exhibit(png="", label=3, targets=(), final=final)) == list(range(11))

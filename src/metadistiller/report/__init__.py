@@ -1,18 +1,30 @@
-"""The report of a finished run: one HTML page that opens anywhere, offline.
+"""The report of a finished run, one HTML page that opens anywhere, offline; and the evidence page of a ledger of runs.
 
 _run.py         a finished run as plain values
 _reading.py     the run folder, read into them and checked
 _tables.py      numbers: accuracy with intervals, confusions, cost
 _charts.py      drawing: lines, bars, matrix, each an SVG in a data: address
 _curves.py      which columns of a run go on which chart
+_exhibits.py    what is drawn of a test image
 _page.py        everything put into page.html.j2
+_figure3.py     Fig. 3 of the paper, a file by itself
+
+_groups.py      the ledger's runs, those of the same settings together, and what is said of them
+_evidence.py    the paper's tables with our numbers beside its own, and every run
+_cost.py        time and memory beside plain training
+_ablations.py   variants of the method
+_markdown.py    text, code and tables that nothing in them can break
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from metadistiller.records import RunFolder, write_text
+from metadistiller import ledger
+from metadistiller.errors import LedgerError
+from metadistiller.records import RunFolder, write_bytes, write_text
 
-__all__ = ["write"]
+__all__ = ["check_figure3", "write", "write_evidence", "write_figure3"]
 
 
 def write(folder: str | Path) -> Path:
@@ -30,3 +42,51 @@ def write(folder: str | Path) -> Path:
     run_folder = RunFolder.open(folder)
     write_text(run_folder.report, render(read(run_folder)))
     return run_folder.report
+
+
+def write_evidence(folder: str | Path) -> Path:
+    """Write README.md beside the ledger.json in a folder; an older one is replaced.
+
+    The same runs give the same bytes, in whatever order they were entered.
+
+    Returns: the path of the page.
+    Raises: LedgerError where there is no ledger, or it is damaged.
+    """
+    from ._evidence import render
+
+    source = Path(folder) / "ledger.json"
+    if not source.is_file():
+        raise LedgerError(f"{source} is not there; give the folder of a ledger, such as evidence")
+    page = source.with_name("README.md")
+    write_text(page, render(ledger.read(source)))
+    return page
+
+
+def check_figure3(path: str | Path, *, num_images: int) -> None:
+    """Whether `write_figure3` could write this file; to be asked before the images are.
+
+    Raises: ConfigError.
+    """
+    from ._figure3 import check
+
+    check(Path(path), num_images)
+
+
+def write_figure3(values: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw test images with what soft targets, exits and the final output say about them; an older file is replaced.
+
+    The same values give the same bytes.
+
+    Args:
+        values: as metadistiller.figure3 returns them.
+        path: a file that ends in .svg, .png or .pdf.
+    Returns: the path of the figure.
+    Raises: ConfigError where it cannot be such a file.
+    """
+    from ._figure3 import check, render
+
+    path = Path(path)
+    check(path, len(values["images"]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, render(values, path.suffix))
+    return path

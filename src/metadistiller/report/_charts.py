@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from matplotlib import style
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import PowerNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
@@ -47,6 +48,8 @@ NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 # Okabe and Ito's colours, which most colour-blind readers tell apart.
 EXIT_COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 FINAL_COLOUR, ENSEMBLE_COLOUR = "#222222", "#d55e00"
+TRUE_ROW = "#ececec"
+PALE = 0.2  # opacity of a bar that is outlined
 
 MARKED_POINTS = 25  # a curve of at most so many points shows each
 NAME_LENGTH = 14  # characters of a class name in a chart
@@ -80,15 +83,32 @@ class Line:
     dashes: str = "solid"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """Probabilities of some classes.
+
+    Attributes:
+        name: what says it.
+        shares: 0 to 1, one a class.
+        colour: of the bars.
+        outlined: whether they are pale with an edge; otherwise solid.
+    """
+
+    name: str
+    shares: Sequence[float]
+    colour: str
+    outlined: bool = False
+
+
 def exit_colour(k: int) -> str:
     """Of exit k, from 1, and of everything that belongs to it."""
     return EXIT_COLOURS[(k - 1) % len(EXIT_COLOURS)]
 
 
-def short(name: str) -> str:
+def short(name: str, length: int = NAME_LENGTH) -> str:
     """The name with its middle left out where it is long; the end often tells classes apart."""
-    half = NAME_LENGTH // 2
-    return name if len(name) <= NAME_LENGTH else f"{name[: half - 1]}…{name[-half:]}"
+    half = length // 2
+    return name if len(name) <= length else f"{name[: half - 1]}…{name[-half:]}"
 
 
 @contextmanager
@@ -163,37 +183,57 @@ def lines(
     )
 
 
-def bars(shares: Sequence[float], names: Sequence[str], *, true: int, colour: str, title: str, note: str) -> Chart:
-    """A distribution over some classes.
+def bars(distributions: Sequence[Distribution], names: Sequence[str], *, true: int, title: str, note: str) -> Chart:
+    """Distributions over some classes.
 
     Args:
-        shares: probabilities, 0 to 1, one a name.
+        distributions: at least one.
         names: of classes, from top to bottom.
         true: which of them is right; its name is bold.
-        colour: of the bars; those of the other classes are paler.
     """
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        rows = range(len(names))
-        drawn = axes.barh(rows, shares, color=colour, height=0.75)
-        for row, bar in enumerate(drawn):
-            bar.set_alpha(1.0 if row == true else 0.45)
-        axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
-        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-        axes.set_yticks(rows, [short(name) for name in names])
-        axes.get_yticklabels()[true].set_fontweight("bold")
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(labelsize=7, length=0)
+        draw_bars(axes, distributions, names, true=true, length=NAME_LENGTH)
 
-    top = max(range(len(names)), key=shares.__getitem__)
+    told = []
+    for shown in distributions:
+        top = max(range(len(names)), key=shown.shares.__getitem__)
+        told.append(
+            f"{shown.name}: most on {names[top]} ({shown.shares[top]:.2f}); "
+            f"the true class {names[true]} has {shown.shares[true]:.2f}."
+        )
     return Chart(
         title=title,
         note=note,
-        uri=_svg(1.9, 0.4 + 0.17 * len(names), draw),
-        alt=f"Bar chart: {title}. Most on {names[top]} ({shares[top]:.2f}); "
-        f"the true class {names[true]} has {shares[true]:.2f}.",
+        uri=_svg(1.9, 0.4 + 0.19 * len(names), draw),
+        alt=f"Bar chart. {' '.join(told)}",
     )
+
+
+def draw_bars(
+    axes: Axes, distributions: Sequence[Distribution], names: Sequence[str], *, true: int, length: int
+) -> None:
+    """Horizontal bars, side by side in each class's row; the true class's row is shaded.
+
+    Args:
+        names: of classes, from top to bottom.
+        true: which of them is right.
+        length: characters of a name that are shown.
+    """
+    height = 0.8 / len(distributions)
+    axes.axhspan(true - 0.5, true + 0.5, color=TRUE_ROW, zorder=0)
+    for place, shown in enumerate(distributions):
+        middles = [row - 0.4 + height * (place + 0.5) for row in range(len(names))]
+        # An edge would show shares of nothing, too.
+        face, edge = (to_rgba(shown.colour, PALE), 0.6) if shown.outlined else (shown.colour, 0.0)
+        axes.barh(middles, shown.shares, height=height, color=face, edgecolor=shown.colour, linewidth=edge)
+    axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_yticks(range(len(names)), [short(name, length) for name in names])
+    axes.get_yticklabels()[true].set_fontweight("bold")
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(labelsize=7, length=0)
 
 
 def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], *, title: str, note: str) -> Chart:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from . import _curves
-from ._charts import FINAL_COLOUR, Chart, bars, drawing, exit_colour, matrix
+from ._charts import Chart, bars, drawing, matrix
+from ._exhibits import MOST_CLASSES, rows_of, stages_of
 from ._run import Evaluation, Exhibit, Run
-from ._tables import accuracies, cost, entropy, environment, headline, most_confused
+from ._tables import accuracies, cost, entropies, environment, headline, most_confused
 
 MATRIX_CLASSES = 30  # more would not be legible
-EXHIBIT_CLASSES = 10  # beside the true one
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def render(run: Run) -> str:
     classes = run.evaluation.classes
     with drawing():
         training = _curves.training(run)
-        panels = [_panel(exhibit, classes) for exhibit in run.exhibits if exhibit.targets]
+        panels = [_panel(exhibit, classes) for exhibit in run.exhibits if exhibit.targets or exhibit.exits]
         soft_targets = _curves.soft_targets(run)
         confusion = _confusion(run.evaluation)
     return pages.get_template("page.html.j2").render(
@@ -49,41 +49,24 @@ def render(run: Run) -> str:
         training=training,
         panels=panels,
         soft_targets=soft_targets,
+        has_targets=bool(soft_targets) or any(exhibit.targets for exhibit in run.exhibits),
+        entropies=entropies(run),
         confusion=confusion,
         num_classes=len(classes),
-        selected=len(classes) > EXHIBIT_CLASSES + 1,
+        selected=len(classes) > MOST_CLASSES + 1,
         confused=most_confused(run.evaluation),
         cost=cost(run),
         environment=environment(run),
     )
 
 
-def shown_classes(exhibit: Exhibit) -> list[int]:
-    """All classes where they are few; of many, those with most mass in sum, and the true one."""
-    indices = range(len(exhibit.final))
-    if len(indices) <= EXHIBIT_CLASSES + 1:
-        return list(indices)
-    mass = [sum(column) for column in zip(exhibit.final, *exhibit.targets, strict=True)]
-    largest = sorted(indices, key=lambda index: -mass[index])[:EXHIBIT_CLASSES]
-    return largest if exhibit.label in largest else [*largest, exhibit.label]
-
-
 def _panel(exhibit: Exhibit, classes: Sequence[str]) -> Panel:
-    shown = shown_classes(exhibit)
-
-    def chart(shares: tuple[float, ...], title: str, colour: str) -> Chart:
-        return bars(
-            [shares[index] for index in shown],
-            [classes[index] for index in shown],
-            true=shown.index(exhibit.label),
-            colour=colour,
-            title=title,
-            note=f"entropy {entropy(shares):.2f} nats",
-        )
-
-    targets = [chart(shares, f"Soft target {k}", exit_colour(k)) for k, shares in enumerate(exhibit.targets, start=1)]
-    final = chart(exhibit.final, "Final output", FINAL_COLOUR)
-    return Panel("data:image/png;base64," + exhibit.png, classes[exhibit.label], [*targets, final])
+    rows = rows_of(exhibit, classes)
+    charts = [
+        bars(stage.distributions, rows.names, true=rows.true, title=stage.title, note=stage.note)
+        for stage in stages_of(exhibit, rows)
+    ]
+    return Panel("data:image/png;base64," + exhibit.png, classes[exhibit.label], charts)
 
 
 def _confusion(evaluation: Evaluation) -> Chart | None:

@@ -14,7 +14,7 @@ from typing import Any
 from metadistiller.errors import CheckpointError
 from metadistiller.records import RunFolder, read_json
 
-from ._run import Epoch, Evaluation, Exhibit, Output, Result, Run, Series
+from ._run import Entropy, Epoch, Evaluation, Exhibit, Output, Result, Run, Series
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -60,7 +60,8 @@ def read(folder: RunFolder) -> Run:
         evaluation = _evaluation(read_json(folder.evaluation))
     _check_agreement(folder, result, evaluation)
     with _parsing(folder.soft_targets):
-        exhibits = _exhibits(read_json(folder.soft_targets), num_classes=len(evaluation.classes))
+        values = read_json(folder.soft_targets)
+        exhibits, entropy = read_exhibits(values, num_classes=len(evaluation.classes)), read_entropy(values)
     with _parsing(folder.results):
         series = _series(folder.read_rows())
     with _parsing(folder.events):
@@ -75,6 +76,7 @@ def read(folder: RunFolder) -> Run:
         result=result,
         evaluation=evaluation,
         exhibits=exhibits,
+        entropy=entropy,
         series=series,
         epochs=tuple(timed[epoch] for epoch in sorted(timed)),
         command=printable(command),
@@ -122,19 +124,45 @@ def _check_agreement(folder: RunFolder, result: Result, evaluation: Evaluation) 
             )
 
 
-def _exhibits(values: Any, *, num_classes: int) -> tuple[Exhibit, ...]:
+def read_exhibits(values: Any, *, num_classes: int) -> tuple[Exhibit, ...]:
+    """From what soft_targets.json holds. Raises: KeyError, TypeError, ValueError where it does not."""
     exhibits = []
     for image in values["images"]:
         png = base64.b64decode(image["png"], validate=True)
         _check(png.startswith(PNG_SIGNATURE), "an image is not PNG")
         final = tuple(float(share) for share in image["final"])
-        targets = tuple(tuple(float(share) for share in target) for target in image["targets"])
-        _check(all(len(shares) == num_classes for shares in (final, *targets)), "shares are not C numbers")
+        # A run from before they were recorded has no "exits" and no "index".
+        targets, exits = (
+            tuple(tuple(float(share) for share in shares) for shares in kind)
+            for kind in (image["targets"], image.get("exits", ()))
+        )
+        _check(all(len(shares) == num_classes for shares in (final, *targets, *exits)), "shares are not C numbers")
+        _check(not (targets and exits) or len(targets) == len(exits), f"{len(targets)} targets, {len(exits)} exits")
         _check(0 <= int(image["label"]) < num_classes, f"label is {image['label']}")
         exhibits.append(
-            Exhibit(png=base64.b64encode(png).decode(), label=int(image["label"]), targets=targets, final=final)
+            Exhibit(
+                png=base64.b64encode(png).decode(),
+                index=int(image["index"]) if "index" in image else None,
+                label=int(image["label"]),
+                targets=targets,
+                exits=exits,
+                final=final,
+            )
         )
     return tuple(exhibits)
+
+
+def read_entropy(values: Any) -> Entropy | None:
+    """From what soft_targets.json holds. Raises: KeyError, TypeError, ValueError where it does not."""
+    if "entropy" not in values:
+        return None
+    means = values["entropy"]
+    targets, exits = (tuple(float(mean) for mean in means[kind]) for kind in ("targets", "exits"))
+    entropy = Entropy(count=int(means["count"]), targets=targets, exits=exits, final=float(means["final"]))
+    _check(entropy.count >= 1, f"entropy is of {entropy.count} images")
+    _check(all(0 <= mean < math.inf for mean in (*targets, *exits, entropy.final)), "entropies out of range")
+    _check(len(targets) in (0, len(exits)), f"entropies of {len(targets)} targets, {len(exits)} exits")
+    return entropy
 
 
 def _series(rows: list[dict[str, str]]) -> dict[str, Series]:

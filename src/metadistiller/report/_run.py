@@ -47,19 +47,40 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Exhibit:
-    """A test image with what the soft targets and the final output say about it.
+    """A test image with what the soft targets and the outputs say about it.
 
     Attributes:
         png: base64.
+        index: its place in the test set; None where an older run does not say.
         label: index of the true class.
         targets: C probabilities of each T_k, shallow first; empty for a method without soft targets.
-        final: C probabilities.
+        exits: C probabilities of each early exit, softmax(S_k); empty for a method without, and in an older run.
+        final: C probabilities, softmax(S_K).
     """
 
     png: str
+    index: int | None
     label: int
     targets: tuple[tuple[float, ...], ...]
+    exits: tuple[tuple[float, ...], ...]
     final: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entropy:
+    """Means over the test set in nats, 0 (one class has everything) to ln C.
+
+    Attributes:
+        count: test images, >= 1.
+        targets: of each T_k, shallow first; empty for a method without soft targets.
+        exits: of each early exit; empty for a method without.
+        final: of the final output.
+    """
+
+    count: int
+    targets: tuple[float, ...]
+    exits: tuple[float, ...]
+    final: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +110,17 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything the page shows; `settings` is config.yaml word for word, `schedule` the learning rate's."""
+    """Everything the page shows; `settings` is config.yaml word for word, `schedule` the learning rate's.
+
+    `entropy` is None in a run from before it was recorded; so are the outputs of the exits in `exhibits` then.
+    """
 
     settings: str
     schedule: str
     result: Result
     evaluation: Evaluation
     exhibits: tuple[Exhibit, ...]
+    entropy: Entropy | None
     series: dict[str, Series]
     epochs: tuple[Epoch, ...]
     command: str

@@ -52,6 +52,38 @@ def accuracies(run: Run) -> list[tuple[str, Accuracy, Accuracy]]:
     ]
 
 
+@dataclass(frozen=True)
+class Entropies:
+    """Mean entropies over the test set.
+
+    Attributes:
+        count: test images.
+        limit: of a distribution in which all classes are alike, nats.
+        rows: place, soft target, output.
+    """
+
+    count: str
+    limit: str
+    rows: list[tuple[str, str, str]]
+
+
+def entropies(run: Run) -> Entropies | None:
+    """Of every stage and of the final output; None where the run does not say."""
+    means = run.entropy
+    if means is None:
+        return None
+    targets = [f"{mean:.3f}" for mean in means.targets] or ["–"] * len(means.exits)
+    rows = [
+        (f"stage {k}", target, f"{exit_:.3f}")
+        for k, (target, exit_) in enumerate(zip(targets, means.exits, strict=True), start=1)
+    ]
+    return Entropies(
+        count=f"{means.count:,}",
+        limit=f"{math.log(len(run.evaluation.classes)):.3f}",
+        rows=[*rows, ("final", "–", f"{means.final:.3f}")],
+    )
+
+
 def headline(run: Run) -> str:
     result = run.result
     outputs = f"Final accuracy {result.final:.2f} %"
