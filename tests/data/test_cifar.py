@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from metadistiller.data import cifar
-from metadistiller.data._cifar_files import KINDS
+from metadistiller.data._cifar_files import KINDS, Kind
 from metadistiller.data.cifar import Options, build, recognises
 from metadistiller.errors import ConfigError, DataError
 
@@ -184,6 +184,35 @@ def test_what_is_no_copy_is_not_recognised(tmp_path: Path) -> None:
     assert recognises(tmp_path) is None
     assert recognises(tmp_path / "train") is None
     assert recognises(tmp_path / "missing") is None
+
+
+def test_a_million_photographs_are_not_gone_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(300):
+        (tmp_path / "train" / f"class {number}").mkdir(parents=True)
+        (tmp_path / "train" / f"class {number}" / "photograph.jpg").touch()
+    looked_at = []
+    whole = cifar.copy_at
+
+    def copy_at(path: Path, kind: Kind) -> cifar.Copy | None:
+        looked_at.append(path)
+        return whole(path, kind)
+
+    monkeypatch.setattr(cifar, "copy_at", copy_at)
+    assert recognises(tmp_path) is None
+    assert {path.relative_to(tmp_path).as_posix() for path in looked_at} == {".", "train"}
+    looked_at.clear()
+    assert recognises(tmp_path / "train") is None
+    assert not [path for path in looked_at if path.suffix]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_copy_beside_many_folders_is_found(tmp_path: Path, layout: str) -> None:
+    for number in range(300):
+        (tmp_path / "all" / f"other data {number}").mkdir(parents=True)
+    write(tmp_path / "all", "cifar100", layout)
+    assert recognises(tmp_path / "all") == "cifar100"
+    # From further above by its official name only.
+    assert recognises(tmp_path) == (None if layout == "parquet" else "cifar100")
 
 
 def test_two_kinds_in_one_place_are_ambiguous(tmp_path: Path) -> None:

@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from metadistiller.data import Augment, Batches, Dataset, Halves, ImageSet, Train, TrainingImages, seeded
+from metadistiller.data import (
+    Augment,
+    Batches,
+    Dataset,
+    Halves,
+    ImageSet,
+    Train,
+    TrainingImages,
+    TrainingView,
+    seeded,
+)
 from metadistiller.data._order import (
     derived_seed,
     generator,
@@ -277,3 +287,65 @@ def test_a_batch_larger_than_the_data_is_refused(count: int, batch: int) -> None
 
 def test_a_batch_as_large_as_the_data_is_not() -> None:
     assert Batches(numbered(10), batch_size=10).steps_per_epoch == 1
+
+
+# Hints
+
+
+class Recorder(TrainingView):
+    """Remembers what it was hinted at and asked for: kind, epoch, stream, first index."""
+
+    def __init__(self, count: int) -> None:
+        self.labels, self.seed, self.size = torch.arange(count), 3, (1, 1)
+        self.calls: list[tuple[str, int, str, tuple[int, ...]]] = []
+
+    def batch(self, index: Tensor, *, epoch: int, stream: str) -> tuple[Tensor, Tensor]:
+        self.calls.append(("batch", epoch, stream, tuple(index.tolist())))
+        return index, index
+
+    def prepare(self, index: Tensor, *, epoch: int, stream: str) -> None:
+        self.calls.append(("prepare", epoch, stream, tuple(index.tolist())))
+
+    def taken(self) -> list[tuple[str, int, str, tuple[int, ...]]]:
+        calls, self.calls = self.calls, []
+        return calls
+
+
+@pytest.mark.parametrize("distance", [1, 3])
+@pytest.mark.parametrize("stream", [Train(), Halves(heldout_batch_size=3)])
+def test_hints_are_of_what_is_asked_for_next(stream: Train | Halves, distance: int) -> None:
+    view = Recorder(40)
+    batches = Batches(view, batch_size=4)
+    steps = range(0, batches.steps_per_epoch, distance)
+    for epoch in range(2):
+        hints, asked = [], []
+        for step in steps:
+            batches.batch(stream, epoch=epoch, step=step)
+            calls = view.taken()
+            hints.append([call[1:] for call in calls if call[0] == "prepare"])
+            asked.append([call[1:] for call in calls if call[0] == "batch"])
+            # All hints come first: threads decode on while the batch is waited for.
+            assert [call[0] for call in calls] == ["prepare"] * len(hints[-1]) + ["batch"] * len(asked[-1])
+        # How far steps lie apart shows with the second.
+        for place in range(0 if distance == 1 or epoch else 1, len(steps)):
+            assert hints[place] == list(chain(*asked[place : place + 3]))
+
+
+def test_hints_end_with_the_epoch_and_follow_a_jump() -> None:
+    view = Recorder(20)
+    batches = Batches(view, batch_size=4)
+    for epoch, step in ((4, 4), (4, 1), (4, 2), (3, 2), (5, 0)):
+        batches.batch(Train(), epoch=epoch, step=step)
+        found = [call for call in view.taken() if call[0] == "prepare"]
+        assert [index for _, _, _, index in found] == [
+            tuple(train_batch(20, 4, seed=3, epoch=epoch, step=soon).tolist()) for soon in range(step, min(step + 3, 5))
+        ]
+        assert {call[1] for call in found} == {epoch}
+
+
+def test_the_same_step_again_and_a_step_beyond_the_epoch_are_no_trouble() -> None:
+    view = Recorder(20)
+    batches = Batches(view, batch_size=4)
+    places = (0, 0, 1, 1, 9, 0)
+    asked = [batches.batch(Train(), epoch=0, step=step)[1].tolist() for step in places]  # type: ignore[union-attr]
+    assert asked == [train_batch(20, 4, seed=3, epoch=0, step=step).tolist() for step in places]

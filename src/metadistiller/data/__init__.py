@@ -4,8 +4,9 @@ A source is one public module (see _base.py for the contract); the private ones 
 """
 
 from ._augment import TrainingImages, evaluation_images
-from ._base import Augment, Dataset, ImageSet
+from ._base import Augment, Dataset, LabelledImages, TrainingView
 from ._order import seeded
+from ._resident import ImageSet
 from ._streams import Batch, Batches, Halves, Stream, Train
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "Dataset",
     "Halves",
     "ImageSet",
+    "LabelledImages",
     "Stream",
     "Train",
     "TrainingImages",
+    "TrainingView",
     "evaluation_images",
     "seeded",
 ]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._base import Augment, Dataset
+from ._base import Dataset, TrainingView
 from ._order import generator
 
 
@@ -21,7 +21,25 @@ def _draws(count: int, seed: int, epoch: int, stream: str) -> Mapping[str, Tenso
     return dict(zip(("top", "left", "flip", "area", "aspect"), uniform, strict=True))
 
 
-class TrainingImages:
+class Normalise:
+    """Rows of uint8 pixels to float32, with a data set's mean 0 and deviation 1 in each channel.
+
+    Args:
+        dataset: whose mean and deviation are taken.
+        device: of the pixels.
+    """
+
+    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+        scale = 1 / (255 * torch.tensor(dataset.std))
+        self._scale = scale.to(device)
+        self._shift = (-torch.tensor(dataset.mean) / torch.tensor(dataset.std)).to(device)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 to (B, 3, H, W), in memory still a row of channels a pixel."""
+        return torch.addcmul(self._shift, pixels.float(), self._scale).permute(0, 3, 1, 2)
+
+
+class TrainingImages(TrainingView):
     """The training set on a device, as uint8 pixels with a black border, and the way to a batch of it.
 
     Args:
@@ -39,23 +57,19 @@ class TrainingImages:
         device: torch.device,
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
-        self.augment: Augment = dataset.augment
+        self.augment = dataset.augment
         self.seed = seed
         self.device = device
         self._memory_format = memory_format
         self.size = dataset.size
         self.labels = dataset.train.labels.to(device)
         border = (self.augment.pad,) * 4
-        padded = F.pad(dataset.train.images, border)
+        ((images, _),) = dataset.train.batches(len(dataset.train))
+        padded = F.pad(images, border)
         self._padded_size = padded.shape[2], padded.shape[3]
         # One row a pixel: crop and mirror are then a single gather, and its result is channels_last as it stands.
         self._pixels = padded.permute(0, 2, 3, 1).reshape(-1, 3).contiguous().to(device)
-        scale = 1 / (255 * torch.tensor(dataset.std))
-        self._scale = scale.to(device)
-        self._shift = (-torch.tensor(dataset.mean) / torch.tensor(dataset.std)).to(device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
+        self._normalise = Normalise(dataset, device)
 
     def batch(self, index: Tensor, *, epoch: int, stream: str) -> tuple[Tensor, Tensor]:
         """Augmented, normalised images (B, 3, H, W) float32 and labels (B,) int64 of the images at `index` (B,)."""
@@ -65,6 +79,9 @@ class TrainingImages:
         if self.augment.min_area < 1:
             images = _resized_crop(images, draws, self.augment.min_area)
         return images.contiguous(memory_format=self._memory_format), self.labels[index]
+
+    def prepare(self, index: Tensor, *, epoch: int, stream: str) -> None:
+        """Nothing to do: a batch is one gather."""
 
     def _crop(self, index: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         (height, width), (tall, wide) = self.size, self._padded_size
@@ -79,7 +96,7 @@ class TrainingImages:
         columns = left[:, None] + columns
         pixels = ((index * tall)[:, None] + rows)[:, :, None] * wide + columns[:, None, :]
         values = self._pixels.index_select(0, pixels.flatten()).view(len(index), height, width, 3)
-        return torch.addcmul(self._shift, values.float(), self._scale).permute(0, 3, 1, 2)
+        return self._normalise(values)
 
 
 def _resized_crop(images: Tensor, draws: Mapping[str, Tensor], min_area: float) -> Tensor:

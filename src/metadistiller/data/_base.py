@@ -1,4 +1,7 @@
-"""What a data source gives: two labelled sets of images that stay in memory, and how they are shown.
+"""What a data source gives: two labelled sets of images, and how they are shown.
+
+A set is resident (ImageSet in _resident.py: every pixel in memory) or in files that are decoded when they are asked for
+(ImageFiles in _files.py). Everybody else sees LabelledImages, and training sees the TrainingView that the set makes.
 
 A source is one module with Options, NAMES and `build(options) -> Dataset` (see metadistiller.lookup). Its Options have
 at least
@@ -8,8 +11,10 @@ at least
     split_seed: int             of whatever the source draws by itself (split, subset)
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -33,20 +38,84 @@ class Augment:
     min_area: float = 1.0
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Labelled images.
+class TrainingView(ABC):
+    """A training set as training sees it: augmented, normalised, on a device.
+
+    What happens to an image is a function of (seed, epoch, stream, image): the same image twice in an epoch of a stream
+    looks the same twice, whichever batches it falls into and whatever was asked for before.
 
     Attributes:
-        images: (N, 3, H, W) uint8.
+        labels: (N,) int64, on the device.
+        seed: of the run.
+        size: height and width in pixels of what `batch` gives.
+    """
+
+    labels: Tensor
+    seed: int
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def batch(self, index: Tensor, *, epoch: int, stream: str) -> tuple[Tensor, Tensor]:
+        """Augmented, normalised images (B, 3, H, W) float32 and labels (B,) int64 of the images at `index` (B,).
+
+        Raises: DataError where an image cannot be read.
+        """
+
+    @abstractmethod
+    def prepare(self, index: Tensor, *, epoch: int, stream: str) -> None:
+        """A hint, of no consequence for any bit: this batch will soon be asked for."""
+
+
+class LabelledImages(ABC):
+    """N images of one size and their labels.
+
+    Attributes:
         labels: (N,) int64, 0 to C-1.
     """
 
-    images: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels, as evaluation and training show the images."""
+
+    @abstractmethod
+    def pixels(self, index: Tensor) -> Tensor:
+        """The images at `index` (B,) as evaluation shows them; (B, 3, H, W) uint8.
+
+        Raises: DataError where an image cannot be read.
+        """
+
+    @abstractmethod
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images in their order: pixels (B, 3, H, W) uint8 and labels (B,), the last batch as short as it comes.
+
+        Raises: DataError where an image cannot be read.
+        """
+
+    @abstractmethod
+    def take(self: "Images", index: Tensor) -> "Images":
+        """The set of the images at `index` (B,)."""
+
+    @abstractmethod
+    def objection(self) -> str | None:
+        """What is wrong with the images, as far as it shows without reading a file; None where nothing is."""
+
+    @abstractmethod
+    def training_view(
+        self, dataset: "Dataset", *, seed: int, device: torch.device, memory_format: torch.memory_format
+    ) -> TrainingView:
+        """These images as `dataset`, whose training set they are, has them augmented and normalised."""
+
+
+Images = TypeVar("Images", bound=LabelledImages)
 
 
 @dataclass(frozen=True)
@@ -64,8 +133,8 @@ class Dataset:
     """
 
     name: str
-    train: ImageSet
-    test: ImageSet
+    train: LabelledImages
+    test: LabelledImages
     classes: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -75,22 +144,17 @@ class Dataset:
     def __post_init__(self) -> None:
         for part, images in (("train", self.train), ("test", self.test)):
             self._check(part, images)
-        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+        if self.train.size != self.test.size:
             raise DataError(
-                f"{self.name}: training images are {tuple(self.train.images.shape[1:])}, "
-                f"test images {tuple(self.test.images.shape[1:])}; they must agree"
+                f"{self.name}: training images are {self.train.size} (height, width), test images {self.test.size}; "
+                "they must agree"
             )
 
-    def _check(self, part: str, images: ImageSet) -> None:
+    def _check(self, part: str, images: LabelledImages) -> None:
         if len(images) == 0:
             raise DataError(f"{self.name}: the {part} set has no images; check {self.source}")
-        if images.images.dtype != torch.uint8 or images.images.ndim != 4 or images.images.shape[1] != 3:
-            raise DataError(
-                f"{self.name}: {part} images are {images.images.dtype} {tuple(images.images.shape)}; "
-                "they must be uint8 (N, 3, H, W)"
-            )
-        if len(images.images) != len(images.labels):
-            raise DataError(f"{self.name}: {len(images.images)} {part} images, but {len(images.labels)} labels")
+        if (objection := images.objection()) is not None:
+            raise DataError(f"{self.name}: {part} images {objection}")
         low, high = int(images.labels.min()), int(images.labels.max())
         if low < 0 or high >= len(self.classes):
             raise DataError(
@@ -113,7 +177,19 @@ class Dataset:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.train.images.shape[2], self.train.images.shape[3]
+        return self.train.size
+
+    def training_view(
+        self, *, seed: int, device: torch.device, memory_format: torch.memory_format = torch.channels_last
+    ) -> TrainingView:
+        """The training set as a run sees it.
+
+        Args:
+            seed: of the run.
+            device: where the batches are.
+            memory_format: of the batches.
+        """
+        return self.train.training_view(self, seed=seed, device=device, memory_format=memory_format)
 
 
 def channel_statistics(
@@ -135,16 +211,24 @@ def channel_statistics(
     return (m[0], m[1], m[2]), (s[0], s[1], s[2])
 
 
-def few_shot(images: ImageSet, per_class: int | None, *, seed: int, classes: Sequence[str]) -> ImageSet:
+def few_shot(images: Images, per_class: int | None, *, seed: int, classes: Sequence[str]) -> Images:
     """`per_class` images of each class, drawn by `seed`; everything where per_class is None.
 
     Raises: DataError where a class has fewer.
     """
     if per_class is None:
         return images
+    return images.take(few_shot_index(images.labels, per_class, seed=seed, classes=classes))
+
+
+def few_shot_index(labels: Tensor, per_class: int, *, seed: int, classes: Sequence[str]) -> Tensor:
+    """Where the images of few_shot stand among all; ascending int64.
+
+    Raises: DataError where a class has fewer.
+    """
     chosen = []
     for label, name in enumerate(classes):
-        members = torch.nonzero(images.labels == label).flatten()
+        members = torch.nonzero(labels == label).flatten()
         if len(members) < per_class:
             raise DataError(
                 f"class {name!r} has {len(members)} training images, but data.train_per_class is {per_class}; "
@@ -152,5 +236,4 @@ def few_shot(images: ImageSet, per_class: int | None, *, seed: int, classes: Seq
             )
         order = torch.randperm(len(members), generator=generator(seed, "few_shot", label))
         chosen.append(members[order[:per_class]])
-    index = torch.cat(chosen).sort().values
-    return ImageSet(images.images[index], images.labels[index])
+    return torch.cat(chosen).sort().values

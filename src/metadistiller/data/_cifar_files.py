@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ._base import ImageSet
+from ._resident import ImageSet
 
 SIDE = 32  # pixels
 _PIXELS = 3 * SIDE * SIDE  # bytes of an image: all red, then all green, then all blue

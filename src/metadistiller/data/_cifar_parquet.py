@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import DataError
-from ._base import ImageSet
 from ._cifar_files import SIDE, Kind, check_labels
+from ._resident import ImageSet
 
 
 def _shards(folder: Path, part: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a training step is given: a stream answers `batch(epoch, step)` and remembers nothing."""
+"""What a training step is given: a stream answers `batch(epoch, step)`, whatever it was asked before."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -6,8 +6,10 @@ from typing import TypeAlias
 from torch import Tensor
 
 from ..errors import ConfigError
-from ._augment import TrainingImages
+from ._base import TrainingView
 from ._order import halves_batch, steps_per_epoch, train_batch
+
+AHEAD = 2  # batches of a stream that are on their way while one is learned from
 
 Batch: TypeAlias = tuple[Tensor, Tensor]  # images (B, 3, H, W) float32, labels (B,) int64
 
@@ -34,7 +36,7 @@ Stream: TypeAlias = Train | Halves
 class Batches:
     """Every stream over one training set."""
 
-    def __init__(self, images: TrainingImages, *, batch_size: int) -> None:
+    def __init__(self, images: TrainingView, *, batch_size: int) -> None:
         """Raises: ConfigError where a batch is larger than the training set."""
         if batch_size > len(images):
             raise ConfigError(
@@ -44,17 +46,28 @@ class Batches:
         self._images = images
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch(len(images), batch_size)
+        # What was asked for last, and the distance to what had been asked before; it serves the hints and nothing else.
+        self._asked: dict[Stream, tuple[int, int, int]] = {}
 
     def batch(self, stream: Stream, *, epoch: int, step: int) -> Batch | tuple[Batch, Batch]:
         """The batch of `stream` at a place in training; the same place gives the same bits.
 
-        Raises: ConfigError where the training set is too small to be halved.
+        Raises: ConfigError where the training set is too small to be halved. DataError where an image cannot be read.
         """
+        for soon in self._soon(stream, epoch, step):
+            for index, name in self._parts(stream, epoch, soon):
+                self._images.prepare(index, epoch=epoch, stream=name)
+        batches = [
+            self._images.batch(index, epoch=epoch, stream=name) for index, name in self._parts(stream, epoch, step)
+        ]
+        return batches[0] if len(batches) == 1 else (batches[0], batches[1])
+
+    def _parts(self, stream: Stream, epoch: int, step: int) -> list[tuple[Tensor, str]]:
+        """Indices of the batches that are asked for together, and the name under which their images are drawn."""
         count, seed = len(self._images), self._images.seed
         match stream:
             case Train():
-                index = train_batch(count, self.batch_size, seed=seed, epoch=epoch, step=step)
-                return self._images.batch(index, epoch=epoch, stream="train")
+                return [(train_batch(count, self.batch_size, seed=seed, epoch=epoch, step=step), "train")]
             case Halves(heldout_batch_size=wanted):
                 if count < 4:
                     raise ConfigError(
@@ -64,7 +77,13 @@ class Batches:
                 sizes = min(self.batch_size, half), min(wanted or self.batch_size, count - half)
                 first, second = halves_batch(count, sizes, seed=seed, epoch=epoch, step=step)
                 # The turn of a half is not part of the name: an image seen twice in an epoch looks the same twice.
-                return (
-                    self._images.batch(first, epoch=epoch, stream="X_train"),
-                    self._images.batch(second, epoch=epoch, stream="X_test"),
-                )
+                return [(first, "X_train"), (second, "X_test")]
+
+    def _soon(self, stream: Stream, epoch: int, step: int) -> range:
+        """This step and those of the epoch that will probably be asked for next."""
+        last_epoch, last_step, distance = self._asked.get(stream, (epoch, step, 1))
+        # An update in each third step asks for each third batch; the others would be decoded for nobody.
+        if epoch == last_epoch and step > last_step:
+            distance = step - last_step
+        self._asked[stream] = epoch, step, distance
+        return range(step, min(step + AHEAD * distance + 1, self.steps_per_epoch), distance)

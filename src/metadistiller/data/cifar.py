@@ -17,15 +17,20 @@ from torchvision.datasets.utils import download_url
 
 from ..config import require
 from ..errors import DataError
-from ._base import Augment, Dataset, ImageSet, channel_statistics, few_shot
+from ._base import Augment, Dataset, channel_statistics, few_shot
 from ._cifar_files import KINDS, Kind, Official, read_binary, read_python
 from ._cifar_parquet import parquet_objection, read_parquet
+from ._resident import ImageSet
 
 NAMES = {"cifar10": {"num_classes": 10}, "cifar100": {"num_classes": 100}}
 
 ENVIRONMENT = "METADISTILLER_DATA"
 _CACHE = Path("~/.cache/metadistiller")
 _OFFICIAL: dict[str, Any] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+_VERSIONS = [version for kind in KINDS for version in (kind.python, kind.binary)]
+_ARCHIVES = {version.archive for version in _VERSIONS}
+_FOLDERS = {version.folder for version in _VERSIONS}
+_MANY = 200  # folders in one place: these are classes of photographs, of which a million files would have to be listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +107,11 @@ def _is_unpacked(folder: Path, version: Official) -> bool:
 
 def recognises(path: Path) -> str | None:
     """'cifar10' or 'cifar100' where `path` is a copy, or a folder with copies of one of them; else None."""
-    exact = [kind.name for kind in KINDS if copy_at(path, kind)]
-    near = exact or [kind.name for kind in KINDS if _search(path, kind)]
-    return near[0] if len(near) == 1 else None
+    for places in ([path], list(_candidates(path))):
+        found = [kind.name for kind in KINDS if any(copy_at(place, kind) for place in places)]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def build(options: Options) -> Dataset:
@@ -161,14 +168,19 @@ def _candidates(place: Path) -> Iterator[Path]:
     inside = _entries(place)
     yield from inside
     for entry in inside:
-        yield from _entries(entry)
+        below = _entries(entry)
+        # A folder under a name of its own must be listed before it is known to hold no parquet files.
+        yield from below if len(below) <= _MANY else [path for path in below if path.name in _ARCHIVES | _FOLDERS]
 
 
 def _entries(folder: Path) -> list[Path]:
+    """The folders inside, and the files that are called as an official archive."""
     # The search passes through folders that are none of its business; what it may not read holds no copy.
     if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
         return []
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name in _ARCHIVES or entry.is_dir()]
+    return [folder / name for name in sorted(names) if not name.startswith(".")]
 
 
 def _described(place: Path) -> str:

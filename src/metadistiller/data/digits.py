@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..config import require
 from ..errors import DataError
-from ._base import Augment, Dataset, ImageSet, channel_statistics, few_shot
+from ._base import Augment, Dataset, channel_statistics, few_shot
 from ._order import generator
+from ._resident import ImageSet
 
 NAMES: dict[str, dict[str, int]] = {"digits": {}}
 

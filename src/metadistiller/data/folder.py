@@ -9,7 +9,6 @@ Names that begin with a dot are ignored, and so are files that are not JPEG, PNG
 
 import os
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +20,26 @@ from torch import Tensor
 
 from ..config import require
 from ..errors import ConfigError, DataError
-from ._base import Augment, Dataset, ImageSet, channel_statistics, few_shot
+from ._base import Augment, Dataset, channel_statistics, few_shot_index
+from ._class_folders import (
+    HELD_OUT,
+    TRAIN,
+    Part,
+    class_folders,
+    given_parts,
+    has_train,
+    held_out_part,
+    holds_images,
+    labelled,
+    named_by_wordnet,
+)
 from ._order import generator
+from ._pictures import LARGEST, read_picture
+from ._resident import ImageSet
 
 NAMES: dict[str, dict[str, int]] = {"folder": {}}
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # Pillow's names of the decoders that a file may reach
-_TRAIN = "train"
-_HELD_OUT = ("val", "valid", "validation", "test")
 _LAYOUT = "put the images into ROOT/train/CLASS/ and ROOT/val/CLASS/, or into ROOT/CLASS/ to have a part held out"
-_PILLOW_LIMIT = 89_000_000  # pixels; above, Pillow itself takes a file for an attack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,30 +79,23 @@ class Options:
         require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "take above 0 and below 1")
         require(0 < self.min_area <= 1, "data.min_area", self.min_area, "take above 0 and at most 1")
         require(
-            1 <= self.max_pixels <= _PILLOW_LIMIT,
+            1 <= self.max_pixels <= LARGEST,
             "data.max_pixels",
             self.max_pixels,
-            f"take 1 to {_PILLOW_LIMIT}; larger images are better scaled down on disk",
+            f"take 1 to {LARGEST}; larger images are better scaled down on disk",
         )
         require(self.max_resident_gib > 0, "data.max_resident_gib", self.max_resident_gib, "take a number above 0")
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Files of one part and their labels, class by class in the order of the class names."""
-
-    paths: Sequence[Path]
-    labels: Sequence[int]
-
-    def take(self, index: Sequence[int]) -> "_Part":
-        return _Part([self.paths[i] for i in index], [self.labels[i] for i in index])
-
-
 def recognises(path: Path) -> str | None:
-    """'folder' where `path` holds class folders with images, directly or below train/; otherwise None."""
-    place = path / _TRAIN if _has_train(path) else path
-    holds = any(_is_image(file) for folder in _folders(place) for file in _entries(folder))
-    return "folder" if holds else None
+    """'folder' where `path` holds class folders with images, directly or below train/; otherwise None.
+
+    What is laid out and named as ImageNet is that data set's own: 'imagenet'.
+    """
+    if not has_train(path):
+        return "folder" if holds_images(path) else None
+    place = path / TRAIN
+    return "folder" if holds_images(place) and not named_by_wordnet(place) else None
 
 
 def build(options: Options) -> Dataset:
@@ -108,15 +109,23 @@ def build(options: Options) -> Dataset:
     root = Path(options.root).expanduser()
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; {_LAYOUT}")
-    if _has_train(root):
-        classes, train, test, held_out = _given_parts(root)
+    if has_train(root):
+        held_out = held_out_part(root)
+        if held_out is None:
+            raise DataError(
+                f"{root} has {TRAIN}/, but no class folders in {', '.join(f'{name}/' for name in HELD_OUT)}; "
+                f"add one, or give {root / TRAIN} to have a part of it held out"
+            )
+        classes, train, test = given_parts(root, held_out, layout=_LAYOUT)
+        parts = f"{TRAIN}/ and {held_out}/"
     else:
         classes, train, test = _drawn_parts(root, options.val_fraction, options.split_seed)
-        held_out = f"{options.val_fraction:g} of each class held out by seed {options.split_seed}"
-    # Chosen before anything is decoded: a few-shot study reads only the files that it uses.
-    files = ImageSet(torch.arange(len(train.paths)), torch.tensor(train.labels))
-    chosen = few_shot(files, options.train_per_class, seed=options.split_seed, classes=classes)
-    train = train.take(chosen.images.tolist())
+        parts = f"{options.val_fraction:g} of each class held out by seed {options.split_seed}"
+    if options.train_per_class is not None:
+        # Before anything is decoded: a few-shot study reads only the files that it uses.
+        labels = torch.tensor(train.labels)
+        chosen = few_shot_index(labels, options.train_per_class, seed=options.split_seed, classes=classes)
+        train = train.take(chosen.tolist())
     _check_memory(len(train.paths) + len(test.paths), options)
     train_images = _decode(train, options)
     mean, std = channel_statistics(train_images.images)
@@ -129,79 +138,14 @@ def build(options: Options) -> Dataset:
         std=std,
         # A resized crop moves the image by itself; a black border would add edges that no test image has.
         augment=Augment(pad=options.size // 8 if options.min_area == 1 else 0, flip=True, min_area=options.min_area),
-        source=f"{root} ({held_out})",
+        source=f"{root} ({parts})",
     )
 
 
-def _entries(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def _folders(place: Path) -> list[Path]:
-    return [entry for entry in _entries(place) if entry.is_dir()] if place.is_dir() else []
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def _has_train(root: Path) -> bool:
-    # Folders inside tell the training part from a class of railway photographs.
-    return bool(_folders(root / _TRAIN))
-
-
-def _images(folder: Path) -> list[Path]:
-    """The image files of one class. Raises: DataError where there is none."""
-    entries = _entries(folder)
-    found = [entry for entry in entries if _is_image(entry)]
-    if found:
-        return found
-    seen = sorted({entry.suffix.lower() or entry.name for entry in entries if entry.is_file()})
-    if seen:
-        raise DataError(
-            f"{folder} has files of {', '.join(seen[:5])} only; images must be {', '.join(SUFFIXES)}: convert them"
-        )
-    inside = "only folders; put its images directly into it" if entries else "empty; add images or remove it"
-    raise DataError(f"{folder} is {inside}")
-
-
-def _class_folders(place: Path) -> list[Path]:
-    folders = _folders(place)
-    if len(folders) < 2:
-        loose = sum(map(_is_image, _entries(place)))
-        also = f" and {loose} images that are in none" if loose else ""
-        raise DataError(f"{place} has {len(folders)} class folders{also}, 2 or more are needed; {_LAYOUT}")
-    return folders
-
-
-def _given_parts(root: Path) -> tuple[tuple[str, ...], _Part, _Part, str]:
-    held_out = next((name for name in _HELD_OUT if _folders(root / name)), None)
-    if held_out is None:
-        raise DataError(
-            f"{root} has {_TRAIN}/, but no class folders in {', '.join(f'{name}/' for name in _HELD_OUT)}; "
-            f"add one, or give {root / _TRAIN} to have a part of it held out"
-        )
-    folders = _class_folders(root / _TRAIN)
+def _drawn_parts(root: Path, fraction: float, seed: int) -> tuple[tuple[str, ...], Part, Part]:
+    folders = class_folders(root, layout=_LAYOUT)
     classes = tuple(folder.name for folder in folders)
-    tested = _folders(root / held_out)
-    unknown = [folder.name for folder in tested if folder.name not in classes]
-    if unknown:
-        raise DataError(
-            f"{root / held_out} has class {unknown[0]!r}, but {root / _TRAIN} has not; "
-            "add training images of it, or remove it"
-        )
-    return classes, _part(folders, classes), _part(tested, classes), f"{_TRAIN}/ and {held_out}/"
-
-
-def _part(folders: Sequence[Path], classes: Sequence[str]) -> _Part:
-    pairs = [(path, classes.index(folder.name)) for folder in folders for path in _images(folder)]
-    return _Part([path for path, _ in pairs], [label for _, label in pairs])
-
-
-def _drawn_parts(root: Path, fraction: float, seed: int) -> tuple[tuple[str, ...], _Part, _Part]:
-    folders = _class_folders(root)
-    classes = tuple(folder.name for folder in folders)
-    everything = _part(folders, classes)
+    everything = labelled(folders, classes)
     labels = torch.tensor(everything.labels)
     training, testing = [], []
     for label, folder in enumerate(folders):
@@ -226,7 +170,7 @@ def _check_memory(count: int, options: Options) -> None:
         )
 
 
-def _decode(part: _Part, options: Options) -> ImageSet:
+def _decode(part: Part, options: Options) -> ImageSet:
     images = torch.empty(len(part.paths), 3, options.size, options.size, dtype=torch.uint8)
 
     def store(number: int) -> str | None:
@@ -249,25 +193,9 @@ def _decode(part: _Part, options: Options) -> ImageSet:
     return ImageSet(images, torch.tensor(part.labels))
 
 
-def _read(path: Path, size: int, max_pixels: int) -> Tensor:
+def _read(path: str, size: int, max_pixels: int) -> Tensor:
     """The middle of one image; (3, size, size) uint8."""
-    with Image.open(path, formats=_FORMATS) as image:
-        width, height = image.size
-        # The header is all that was read: a file of some kilobytes can unfold to gigabytes.
-        if width * height > max_pixels:
-            raise DataError(f"{width}x{height} pixels are more than data.max_pixels={max_pixels}")
-        # A JPEG can decode at a fraction of its size; twice the wanted size leaves the resampling its detail.
-        image.draft(None, (2 * size, 2 * size))
-        upright = ImageOps.exif_transpose(image)
-        square = ImageOps.fit(_rgb(upright), (size, size), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(square)).permute(2, 0, 1)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-    if image.mode.startswith("I"):
-        # Pillow would cut 16 bits off at 255 instead of scaling them.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    # Twice the wanted size leaves the resampling its detail.
+    picture = read_picture(path, max_pixels=max_pixels, enough=2 * size)
+    square = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1)

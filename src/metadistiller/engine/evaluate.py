@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data import Dataset, ImageSet, evaluation_images
+from ..data import Dataset, LabelledImages, evaluation_images
 from ..errors import TrainingError
 from ..methods import Method
 from .machine import Machine
@@ -81,7 +81,7 @@ class Evaluation:
 def evaluate(
     method: Method,
     dataset: Dataset,
-    images: ImageSet,
+    images: LabelledImages,
     *,
     machine: Machine,
     batch_size: int,
@@ -89,7 +89,7 @@ def evaluate(
 ) -> Evaluation:
     """Counts over `images`. Leaves the method in the mode that it was in.
 
-    Raises: TrainingError where the final output's loss is not finite.
+    Raises: TrainingError where the final output's loss is not finite; DataError where an image cannot be read.
     """
     with method.evaluating():
         return _count(method, dataset, images, machine, batch_size, ensemble)
@@ -98,7 +98,7 @@ def evaluate(
 def _count(
     method: Method,
     dataset: Dataset,
-    images: ImageSet,
+    images: LabelledImages,
     machine: Machine,
     batch_size: int,
     ensemble: Literal["logits", "probabilities"],
@@ -107,8 +107,7 @@ def _count(
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=machine.device)
     loss = torch.zeros((), dtype=torch.float64, device=machine.device)
     hits1, hits5 = [], []
-    parts = torch.split(images.images, batch_size), torch.split(images.labels, batch_size)
-    for pixels, targets in zip(*parts, strict=True):
+    for pixels, targets in images.batches(batch_size):
         labels = targets.to(machine.device)
         exit_logits = method.exits(machine.arrange(evaluation_images(pixels.to(machine.device), dataset)))
         scores = torch.stack([*exit_logits, ensemble_scores(exit_logits, ensemble)])
