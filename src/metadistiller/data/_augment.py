@@ -22,21 +22,25 @@ def _draws(count: int, seed: int, epoch: int, stream: str) -> Mapping[str, Tenso
 
 
 class Normalise:
-    """Rows of uint8 pixels to float32, with a data set's mean 0 and deviation 1 in each channel.
+    """uint8 pixels to float32, so that a data set's channels have mean 0 and deviation 1.
 
     Args:
-        dataset: whose mean and deviation are taken.
+        dataset: whose size, mean and deviation are taken.
         device: of the pixels.
     """
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         scale = 1 / (255 * torch.tensor(dataset.std))
-        self._scale = scale.to(device)
-        self._shift = (-torch.tensor(dataset.mean) / torch.tensor(dataset.std)).to(device)
+        shift = -torch.tensor(dataset.mean) / torch.tensor(dataset.std)
+        # For a whole line of pixels: three numbers would be added in loops of three, at half the speed or less.
+        self._scale, self._shift = (channels.repeat(dataset.size[1]).to(device) for channels in (scale, shift))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, 3, H, W), in memory still a row of channels a pixel."""
-        return torch.addcmul(self._shift, pixels.float(), self._scale).permute(0, 3, 1, 2)
+        values = pixels.float()
+        lines = values.view(*values.shape[:2], -1)
+        torch.addcmul(self._shift, lines, self._scale, out=lines)
+        return values.permute(0, 3, 1, 2)
 
 
 class TrainingImages(TrainingView):
