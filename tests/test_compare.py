@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from metadistiller import cli, compare
-from metadistiller.config import Choice, Config
+from metadistiller.config import Choice, Config, Teacher
 from metadistiller.errors import ConfigError, RunError
 from metadistiller.paired import t_quantile
+from metadistiller.records import RunFolder
 
 WORDS = [
     *("--data", "digits", "--data.train_per_class", "4", "--model", "resnet10", "--model.width", "4"),
@@ -82,18 +83,48 @@ def test_a_folder_with_other_settings_is_refused_by_the_setting(tiny_config: Con
 def test_a_run_that_fails_is_named_after_all_others_are_done(
     pairs: list[compare.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(pair: compare.Pair) -> str | None:
-        if (pair.label, pair.config.seed) == ("dsn", 1):
-            return "the disk is full"
-        finish(pair, 50.0, 50.0)
-        return None
+    def train(folder: RunFolder, config: Config) -> None:
+        if (config.method.name, config.seed) == ("dsn", 0):
+            raise RunError("the disk is full")
+        finish(next(pair for pair in pairs if pair.folder is folder), 50.0, 50.0)
 
-    monkeypatch.setattr(compare, "_train", train)
+    monkeypatch.setattr(compare, "train_apart", train)
     heard: list[str] = []
     with pytest.raises(RunError, match=r"1 of 6 runs failed: the disk is full"):
         compare.run(pairs, tmp_path, tell=heard.append, command="c")
     assert [row["n"] for row in json.loads((tmp_path / "compare.json").read_text())["rows"]] == [3, 2]
     assert len(heard) == 6
+
+
+def test_rows_with_a_teacher_share_one_a_seed_beside_rows_without(tiny_config: Config, tmp_path: Path) -> None:
+    teacher = Teacher(name="resnet10", options={"width": 6})
+    rows = {"plain": tiny_config} | {
+        name: replace(tiny_config, method=Choice(name=name), teacher=teacher) for name in ("kd", "attention_transfer")
+    }
+    rows["plain"] = replace(tiny_config, method=Choice(name="plain"))
+    found = compare.plan(rows, range(2), tmp_path)
+    assert [(pair.label, pair.config.seed) for pair in found] == [
+        (label, seed) for seed in (0, 1) for label in ("plain", "teacher resnet10", "kd", "attention_transfer")
+    ]
+    first, student = found[1], found[2]
+    assert (first.config.model.name, first.config.method.name, first.config.teacher) == ("resnet10", "plain", None)
+    assert student.config.teacher is not None
+    assert student.config.teacher.run == str(first.folder)
+    for pair in found:
+        finish(pair, 90.0 if pair.label.startswith("teacher") else 50.0, 50.0)
+    summary = compare.write_summary(found, tmp_path, command="c")
+    by_label = {row["method"]: row for row in summary["rows"]}
+    assert by_label["teacher resnet10"]["delta_to_plain"] is None
+    assert by_label["kd"]["delta_to_plain"] == 0
+    assert summary["network"]["width"] == 4
+
+
+def test_a_teacher_on_the_command_line_is_for_the_rows_that_have_one() -> None:
+    words = ["digits", "--teacher.model", "resnet10", "--teacher.width", "6"]
+    plain, kd = (cli.training._with_method(words, name, lambda parser: None) for name in ("plain", "kd"))
+    assert plain.teacher is None
+    assert kd.teacher is not None
+    assert (kd.teacher.name, kd.teacher.options["width"]) == ("resnet10", 6)
 
 
 def test_the_command_trains_resumes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

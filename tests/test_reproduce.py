@@ -190,8 +190,10 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(
         whole(folder, config, budget=budget)
 
     monkeypatch.setattr(reproduce, "train_apart", train)
-    with pytest.raises(RunError, match=r"1 of 2 runs failed: digits: it broke"):
-        reproduce.reproduce(runs, tmp_path / "evidence", budget=NO_LIMIT, tell=print)
+    told: list[str] = []
+    with pytest.raises(RunError, match=r"1 of 2 runs failed"):
+        reproduce.reproduce(runs, tmp_path / "evidence", budget=NO_LIMIT, tell=told.append)
+    assert told[0] == "[1/2] digits seed 0: failed: it broke"
     assert [record.seed for record in ledger.read(tmp_path / "evidence" / "ledger.json")] == [1]
 
 
@@ -201,6 +203,51 @@ def test_a_pause_is_no_failure(runs: list[reproduce.Run], tmp_path: Path, monkey
 
     monkeypatch.setattr(reproduce, "train_apart", paused)
     assert not reproduce.reproduce(runs, tmp_path / "evidence", budget=NO_LIMIT, tell=print)
+
+
+def test_a_run_that_the_ledger_refuses_does_not_stop_the_others(runs: list[reproduce.Run], tmp_path: Path) -> None:
+    """The same run with another result: what is there stays, and what comes after is trained and entered."""
+    evidence = tmp_path / "evidence"
+    assert reproduce.reproduce(runs[:1], evidence, budget=NO_LIMIT, tell=print)
+    page = json.loads((evidence / "ledger.json").read_text())
+    page["runs"][0]["final"] += 1.0
+    (evidence / "ledger.json").write_text(json.dumps(page))
+    with pytest.raises(RunError, match="1 of 2 runs"):
+        reproduce.reproduce(runs, evidence, budget=NO_LIMIT, tell=print)
+    assert [record.seed for record in ledger.read(evidence / "ledger.json")] == [0, 1]
+
+
+def test_what_is_said_of_all_networks_is_said_of_the_teacher_too(tmp_path: Path) -> None:
+    words = ["--model.width=4", "--data.train_per_class=3"]
+    teacher, student = reproduce.plan(
+        "table3", read, seeds=1, words=words, out=tmp_path, rows=["resnet18"], methods=["kd"]
+    )
+    assert student.config.teacher is not None
+    assert student.config.teacher.options == teacher.config.model.options
+    assert teacher.config.model.options["width"] == 4
+    assert teacher.config.data.options["train_per_class"] == 3
+
+
+@pytest.mark.parametrize("word", ["--teacher.model=resnet10", "--teacher=runs/x"])
+def test_the_teacher_of_a_table_is_the_paper_s(word: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the teacher of the paper's tables is resnet152"):
+        reproduce.plan("table3", read, seeds=1, words=[word], out=tmp_path)
+
+
+def test_a_student_that_makes_no_sense_is_found_before_its_teacher_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"method\.hint_epochs is 0\.1; of 1 epochs"):
+        reproduce.plan("table3", read, seeds=1, words=["--epochs=1"], out=tmp_path, methods=["fitnet"])
+
+
+def test_a_run_begun_elsewhere_is_the_same_run(tmp_path: Path) -> None:
+    """Device, precision, layout and threads are those of the machine where it began, and it goes on with them."""
+    (run,) = reproduce.plan("table1", read, seeds=1, words=[], out=tmp_path, rows=["wrn16_1"], methods=["plain"])
+    there = run.config.as_dict() | {"device": "cuda", "threads": 64, "precision": "float32"}
+    del there["label_smoothing"]
+    RunFolder.create(run.folder.path, there)
+    plan("table1", tmp_path, rows=["wrn16_1"])
+    with pytest.raises(ConfigError, match=r"was begun with data\.split_seed=0, now 1"):
+        plan("table1", tmp_path, rows=["wrn16_1"], words=["--data.split_seed=1"])
 
 
 # The command

@@ -236,7 +236,7 @@ def round_trip(config: Config) -> Config:
 
 
 EVERYTHING = (
-    "--optim.milestones=[0.5, 7.5]",
+    "--optim.milestones=[0.5, 7.0]",
     "--optim.clip_norm=2.5",
     "--optim.nesterov=true",
     "--optim.adam_betas=[0.5, 0.75]",
@@ -365,6 +365,7 @@ PER_FIELD = [
     ("optim.adam_eps", ["0"]),
     ("method.alpha", ["-0.1", "1.1", "half", "nan"]),
     ("method.temperature", ["0", "inf"]),
+    ("method.targets", ["label", "none"]),
     ("method.meta_every_epochs", ["0"]),
     ("method.meta_every_steps", ["0"]),
     ("method.generator_lr", ["0"]),
@@ -482,3 +483,15 @@ def test_help_and_print_config_exit_0(capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out
     assert "--method.alpha" in out
     assert from_yaml(out[out.index("data:\n") :].rstrip("\n")) == read("cifar100", "--epochs", "3")
+
+
+def test_a_file_s_options_of_a_member_give_way_to_another_member() -> None:
+    """`--config RUN/config.yaml --method plain`: what the file says of its own method and its teacher is not meant."""
+    file = "method:\n  name: kd\n  alpha: 0.3\nteacher:\n  name: resnet10\n  run: null\n  width: 6\nepochs: 3"
+    assert from_yaml(file).teacher is not None
+    found = from_yaml(file, "--method", "plain")
+    assert (found.method.name, found.teacher, found.epochs) == ("plain", None, 3)
+    # Of the same member it still holds.
+    assert from_yaml(file, "--method", "kd").method.options["alpha"] == 0.3
+    with pytest.raises(UnknownName, match="alpha"):
+        from_yaml("method:\n  name: plain\n  alpha: 0.3")

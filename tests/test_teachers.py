@@ -1,5 +1,6 @@
 """A second network: trained first or taken from a run, kept with the student, and refused where it does not fit."""
 
+import gc
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from metadistiller import assemble
 from metadistiller.config import Choice, Config, Teacher
 from metadistiller.engine import train as engine
-from metadistiller.errors import CheckpointError, ConfigError, MetaDistillerError
+from metadistiller.errors import CheckpointError, ConfigError, MetaDistillerError, Paused
 from metadistiller.records import RunFolder, read_json
 from metadistiller.settings import parse
 
@@ -243,3 +244,81 @@ def test_words_that_name_no_teacher(words: list[str], says: str) -> None:
     with pytest.raises(ConfigError if "mean" not in says else MetaDistillerError) as caught:
         parse(["digits", "--method", "kd", *words], command="c")
     assert says in str(caught.value)
+
+
+# Nothing is lost, and nothing is mixed up
+
+
+class After:
+    """Says stop when it has been asked so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_pause_while_the_teacher_is_trained_names_the_student_s_run(tiny_config: Config, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Paused, match="while the teacher was being trained") as caught:
+        assemble.train(student(tiny_config), out, quiet=True, stop=After(1))
+    assert f"'metadistiller resume {out}'" in str(caught.value)
+    with pytest.raises(CheckpointError, match=f"'metadistiller resume {out}' trains it"):
+        assemble.evaluate_run(out)
+    assemble.resume(out, quiet=True)
+    assert RunFolder(out).finished
+
+
+def test_a_teacher_that_was_exchanged_is_refused(tiny_config: Config, teacher: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Paused):
+        assemble.train(student(tiny_config, run=teacher), out, quiet=True, stop=After(1))
+    other = replace(tiny_config, model=Choice(name="resnet10", options=WIDE), method=Choice(name="plain"), seed=9)
+    another = train(replace(other, epochs=1), tmp_path / "another")
+    shutil.copyfile(another / "model.safetensors", out / "teacher.safetensors")
+    with pytest.raises(CheckpointError, match="not the teacher that this run began with"):
+        assemble.resume(out, quiet=True)
+    (out / "teacher.safetensors").unlink()
+    assemble.resume(out, quiet=True)
+
+
+def test_an_interruption_while_the_teacher_is_kept_loses_no_record(
+    tiny_config: Config, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **more: Any) -> None:
+        raise Interrupted
+
+    out = tmp_path / "run"
+    monkeypatch.setattr("os.link", broken)
+    with pytest.raises(Interrupted):
+        train(student(tiny_config, run=teacher), out)
+    monkeypatch.undo()
+    assert not (out / "teacher.safetensors").exists()
+    assemble.resume(out, quiet=True)
+    events = [event for event in RunFolder(out).read_events() if event["event"] == "teacher"]
+    assert events[-1]["final"] == read_json(teacher / "result.json")["final"]
+    assert events[-1]["device"].startswith("cpu")
+
+
+def test_one_job_is_in_memory_while_a_student_is_trained(
+    tiny_config: Config, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that was made to check the settings is gone by then."""
+    counts: list[int] = []
+    whole = assemble.train_job
+
+    def jobs() -> int:
+        gc.collect()
+        # Not isinstance, which asks odd objects for attributes that warn.
+        return sum(type(thing) is engine.Job for thing in gc.get_objects())
+
+    def counting(*args: Any, **more: Any) -> Any:
+        counts.append(jobs())
+        return whole(*args, **more)
+
+    monkeypatch.setattr(assemble, "train_job", counting)
+    before = jobs()
+    train(student(tiny_config, run=teacher), tmp_path / "run")
+    assert counts == [before + 1]

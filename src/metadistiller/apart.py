@@ -3,6 +3,8 @@
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import yaml
 
@@ -14,17 +16,34 @@ from .records import RunFolder, write_text
 NO_LIMIT = Budget(None)
 
 
+# Where a run happened. It goes on with its own, wherever it is resumed from.
+MACHINE = ("device", "precision", "memory_format", "threads")
+
+
 def check_same(folder: RunFolder, config: Config) -> None:
-    """Raises: ConfigError where the folder holds a run of other settings."""
+    """Raises: ConfigError where the folder holds a run of other settings, the machine's apart.
+
+    A setting that the run does not have is one that there was not when it began.
+    """
     if not folder.config.exists():
         return
     there, wanted = folder.read_config(), config.as_dict()
-    for key in {**there, **wanted}:
-        if there.get(key) != wanted.get(key):
+    for key, before, now in _differences(there, wanted):
+        if key not in MACHINE:
             raise ConfigError(
-                f"{folder} was begun with {key}={there.get(key)!r}, now {wanted.get(key)!r} is asked for; "
+                f"{folder} was begun with {key}={before!r}, now {now!r} is asked for; "
                 "use another --out, or the same settings"
             )
+
+
+def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value there and value wanted of every setting that both have and that is not the same."""
+    for key in there.keys() & wanted.keys():
+        before, now = there[key], wanted[key]
+        if isinstance(before, dict) and isinstance(now, dict) and before.get("name") == now.get("name"):
+            yield from ((f"{key}.{inner}", *values) for inner, *values in _differences(before, now))
+        elif before != now:
+            yield key, before, now
 
 
 def train_apart(folder: RunFolder, config: Config, *, budget: Budget = NO_LIMIT) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from rich.console import Console
@@ -18,11 +18,11 @@ from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
 from .engine.export import export_network
-from .engine.teacher import finished_teacher, keep_teacher, load_teacher
+from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
 from .engine.train import Job, Watcher, no_limit
 from .engine.train import train as train_job
 from .engine.watch import Everyone, Lines, LiveDisplay
-from .errors import CheckpointError, ConfigError
+from .errors import CheckpointError, ConfigError, Paused
 from .lookup import FAMILIES, Member, find
 from .methods import Method, Setting
 from .nn import Backbone, build_network
@@ -37,7 +37,7 @@ def load_data(data: Choice) -> Dataset:
     return dataset
 
 
-def build_method(config: Config, dataset: Dataset, teacher: Backbone | None = None) -> Method:
+def build_method(config: Config, dataset: "Dataset | _Task", teacher: Backbone | None = None) -> Method:
     """Network and method, with weights that depend on the seed alone.
 
     Args:
@@ -66,6 +66,23 @@ def build_method(config: Config, dataset: Dataset, teacher: Backbone | None = No
     )
     method: Method = member.build(member.configure(config.method.options), setting)
     return method
+
+
+class _Task(NamedTuple):
+    """As much of a Dataset as a method is built from."""
+
+    num_classes: int
+    size: tuple[int, int]
+
+
+def check_method(config: Config) -> None:
+    """Build a Config's networks and method without data or memory, as far as both can be told from the settings.
+
+    Raises: UnknownName, ConfigError, ShapeError.
+    """
+    side = config.data.options.get("size", 32)
+    with torch.device("meta"):
+        build_method(config, _Task(100, (side, side)))
 
 
 def _method_member(config: Config) -> Member:
@@ -176,9 +193,9 @@ def train(
         source = finished_teacher(RunFolder.open(config.teacher.run))
         load_teacher(source.weights, config.teacher, config=config, dataset=dataset)
     # Whatever makes no sense is found before there is a folder, and before days go into a teacher.
-    job = assemble(config, dataset)
-    folder = RunFolder.create(out or default_folder(config), job.config.as_dict())
-    return _run(job, folder, quiet=quiet, command=command, stop=stop)
+    jobs = [assemble(config, dataset)]
+    folder = RunFolder.create(out or default_folder(config), jobs[0].config.as_dict())
+    return _run(jobs, folder, quiet=quiet, command=command, stop=stop)
 
 
 def resume(run: str | Path, *, quiet: bool = False, command: str = "", stop: Callable[[], bool] = no_limit) -> Trained:
@@ -195,19 +212,23 @@ def resume(run: str | Path, *, quiet: bool = False, command: str = "", stop: Cal
     if folder.finished:
         raise CheckpointError(f"{run} is finished ({folder.result.name} is there); start a new run for more epochs")
     config = load_config(folder)
-    job = assemble(config, load_data(config.data))
-    return _run(job, folder, quiet=quiet, command=command, stop=stop)
+    return _run([assemble(config, load_data(config.data))], folder, quiet=quiet, command=command, stop=stop)
 
 
-def _run(job: Job, folder: RunFolder, *, quiet: bool, command: str, stop: Callable[[], bool]) -> Trained:
-    teacher = job.config.teacher
+def _run(jobs: list[Job], folder: RunFolder, *, quiet: bool, command: str, stop: Callable[[], bool]) -> Trained:
+    """Args: jobs: the one; handed over in a list, so that nobody else keeps it in memory."""
+    job = jobs.pop()
     with folder.locked():
-        if teacher is not None and _method_member(job.config).partner == "teacher":
+        config, dataset, teacher = job.config, job.dataset, job.config.teacher
+        if teacher is not None and _method_member(config).partner == "teacher":
+            # It was made to be checked; the one that trains knows its teacher.
+            del job
             if not folder.teacher.exists():
-                source = _trained_teacher(job.config, teacher, folder, quiet=quiet, command=command, stop=stop)
-                folder.append_event("teacher", **keep_teacher(source, folder))
-            network = load_teacher(folder.teacher, teacher, config=job.config, dataset=job.dataset)
-            job = assemble(job.config, job.dataset, network)
+                source = _trained_teacher(config, teacher, folder, quiet=quiet, command=command, stop=stop)
+                keep_teacher(source, folder)
+            check_kept(folder)
+            network = load_teacher(folder.teacher, teacher, config=config, dataset=dataset)
+            job = assemble(config, dataset, network)
         with _watching(folder, quiet=quiet) as watcher:
             result = train_job(job, folder, watcher=watcher, command=command, stop=stop)
     report.write(folder.path)
@@ -221,12 +242,17 @@ def _trained_teacher(
     if teacher.run is not None:
         return RunFolder.open(teacher.run)
     own = RunFolder(folder.teacher_run)
-    if not own.config.exists():
-        model = Choice(name=teacher.name, options=teacher.options)
-        first = replace(config, model=model, method=Choice(name="plain"), teacher=None)
-        train(first, own.path, quiet=quiet, command=command, stop=stop)
-    elif not own.finished:
-        resume(own.path, quiet=quiet, command=command, stop=stop)
+    try:
+        if not own.config.exists():
+            model = Choice(name=teacher.name, options=teacher.options)
+            first = replace(config, model=model, method=Choice(name="plain"), teacher=None)
+            train(first, own.path, quiet=quiet, command=command, stop=stop)
+        elif not own.finished:
+            resume(own.path, quiet=quiet, command=command, stop=stop)
+    except Paused:
+        raise Paused(
+            f"stopped in time, while the teacher was being trained; 'metadistiller resume {folder}' goes on from there"
+        ) from None
     return own
 
 
@@ -261,7 +287,7 @@ def restore(run: str | Path) -> Restored:
     method = build_method(config, dataset)
     checkpoint, refused = newest_valid(folder.checkpoints, identity(config))
     if checkpoint is None:
-        raise CheckpointError(f"{run} has no checkpoint yet; train it first")
+        raise CheckpointError(f"{run} has no checkpoint yet; 'metadistiller resume {run}' trains it")
     done = checkpoint.progress.epoch
     if folder.finished and done < config.epochs:
         reasons = "; ".join(refused) or "a save had failed"

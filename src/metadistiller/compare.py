@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .apart import check_same, train_apart
-from .config import Config
+from .assemble import written_out
+from .config import Choice, Config
 from .engine.machine import resolve
 from .errors import RunError
+from .lookup import FAMILIES, find
 from .paired import mean_and_deviation, paired_difference
 from .records import RunFolder, read_json, write_json, write_text
 
@@ -36,13 +38,29 @@ def plan(configs: dict[str, Config], seeds: Sequence[int], out: Path) -> list[Pa
 
     Raises: ConfigError where a folder holds a run of other settings.
     """
-    pairs = []
+    pairs: dict[str, Pair] = {}
     for seed, (label, config) in itertools.product(seeds, configs.items()):
-        folder = RunFolder(out / label.replace(":", "-").replace("=", "_").replace("/", "_") / f"s{seed}")
-        pair = Pair(label, resolve(replace(config, seed=seed)), folder)
+        pair = _pair(label, replace(config, seed=seed), out)
+        teacher = config.teacher
+        if teacher is not None and teacher.run is None and _is_taught(config):
+            # Trained once for all rows of a seed, instead of by each of them.
+            model = Choice(name=teacher.name, options=teacher.options)
+            plain = replace(config, seed=seed, model=model, method=Choice(name=BASELINE), teacher=None)
+            first = _pair(f"teacher {teacher.name}", plain, out)
+            pairs.setdefault(str(first.folder), first)
+            pair = replace(pair, config=replace(pair.config, teacher=replace(teacher, run=str(first.folder))))
         check_same(pair.folder, pair.config)
-        pairs.append(pair)
-    return pairs
+        pairs[str(pair.folder)] = pair
+    return list(pairs.values())
+
+
+def _pair(label: str, config: Config, out: Path) -> Pair:
+    name = label.replace(":", "-").replace("=", "_").replace("/", "_").replace(" ", "-")
+    return Pair(label, resolve(written_out(config)), RunFolder(out / name / f"s{config.seed}"))
+
+
+def _is_taught(config: Config) -> bool:
+    return find(*FAMILIES["method"], config.method.name).partner == "teacher"
 
 
 def run(pairs: Sequence[Pair], out: Path, *, tell: Callable[[str], None], command: str) -> dict[str, Any]:
@@ -81,8 +99,11 @@ def write_summary(pairs: Sequence[Pair], out: Path, *, command: str) -> dict[str
         finished = results.setdefault(pair.label, {})
         if pair.folder.finished:
             finished[pair.config.seed] = read_json(pair.folder.result)
-    rows = [_row(label, finished, results.get(BASELINE, {})) for label, finished in results.items()]
-    first = pairs[0].config
+    rows = [
+        _row(label, finished, {} if label.startswith("teacher ") else results.get(BASELINE, {}))
+        for label, finished in results.items()
+    ]
+    first = next(pair for pair in pairs if not pair.label.startswith("teacher ")).config
     summary = {
         "command": command,
         "data": first.data.as_dict(),

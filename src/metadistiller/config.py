@@ -20,6 +20,12 @@ def require(condition: bool, what: str, value: object, fix: str) -> None:
 
 def milestone_epoch(milestone: float, epochs: int) -> int:
     """The epoch from which a milestone holds: below 1 a fraction of the run (0.4 of 200 is 80), from 1 on an epoch."""
+    require(
+        milestone < 1 or milestone == int(milestone),
+        "a place in the run",
+        milestone,
+        "take a fraction below 1, or whole epochs",
+    )
     # Upwards, so that even one epoch begins at the full rate; the rounding keeps 0.7 * 10 = 7.000000000000001 at 7.
     return math.ceil(round(milestone * epochs, 6)) if milestone < 1 else round(milestone)
 
@@ -103,6 +109,12 @@ class Optim:
             "take step, cosine or constant",
         )
         require(all(m > 0 for m in self.milestones), "optim.milestones", self.milestones, "take numbers above 0")
+        require(
+            all(m < 1 or m == int(m) for m in self.milestones),
+            "optim.milestones",
+            self.milestones,
+            "take fractions below 1, or whole epochs",
+        )
         require(
             list(self.milestones) == sorted(self.milestones),
             "optim.milestones",

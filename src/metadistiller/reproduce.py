@@ -5,6 +5,7 @@ whatever a budget leaves undone, what is done can be compared. A run's folder is
 tables share runs, and a run that was cut short goes on where it stopped.
 """
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any
 
 from . import assemble, ledger, paper, report
 from .apart import check_same, train_apart
-from .assemble import written_out
+from .assemble import check_method, written_out
 from .budget import Budget
-from .config import Config
+from .config import Config, Teacher
 from .engine.machine import resolve
-from .errors import ConfigError, Paused, RunError, UnknownName
+from .errors import ConfigError, LedgerError, Paused, RunError, UnknownName
 from .lookup import FAMILIES, find
 from .recipes import recipe
 from .records import RunFolder, read_json, write_json
@@ -107,6 +108,9 @@ def plan(
     wanted = places(target, rows, methods)
     if not wanted:
         raise ConfigError(f"{target} has no run of {', '.join(rows)} with {', '.join(methods)}")
+    for word in words:
+        if word.startswith("--teacher"):
+            raise ConfigError(f"{word}: the teacher of the paper's tables is {paper.TEACHER}; compare takes any")
     found: dict[Path, Run] = {}
     for row in dict.fromkeys(row for row, _, _ in wanted):
         for seed in range(seeds):
@@ -117,6 +121,8 @@ def plan(
         raise ConfigError(f"figure3 shows one run, these are {len(found)}; give one of --rows, and --seeds 1")
     for run in found.values():
         check_same(run.folder, run.config)
+        # Before the first of them is trained: a student that makes no sense would be found after its teacher.
+        check_method(run.config)
     return list(found.values())
 
 
@@ -132,9 +138,10 @@ def _with_teacher(
     others = [word for word in words if not word.startswith("--method.")]
     teacher = _run(paper.run_name(paper.TEACHER, "plain"), {}, 0, read, others, out)
     yield teacher
-    assert run.config.teacher is not None
-    config = replace(run.config, teacher=replace(run.config.teacher, run=str(teacher.folder)))
-    yield replace(run, config=config, command=f"{run.command} --teacher {teacher.folder}")
+    # What was said of all networks has been said of the teacher too.
+    model = teacher.config.model
+    config = replace(run.config, teacher=Teacher(name=model.name, options=model.options, run=str(teacher.folder)))
+    yield replace(run, config=config, command=f"{run.command} {shlex.join(['--teacher', str(teacher.folder)])}")
 
 
 def _run(name: str, options: Mapping[str, Any], seed: int, read: Read, words: Sequence[str], out: Path) -> Run:
@@ -148,7 +155,7 @@ def _run(name: str, options: Mapping[str, Any], seed: int, read: Read, words: Se
         label=f"{name} {label}".strip(),
         config=config,
         folder=RunFolder(folder / f"e{config.epochs}" / f"s{seed}"),
-        command=" ".join(["metadistiller train", name, *all_words]),
+        command=shlex.join(["metadistiller", "train", name, *all_words]),
     )
 
 
@@ -178,14 +185,19 @@ def reproduce(runs: Sequence[Run], evidence: Path, *, budget: Budget, tell: Call
                 failed.append(f"{run.label}: {error}")
                 tell(f"{where}: failed: {error}")
                 continue
-        enter(run, evidence)
+        try:
+            enter(run, evidence)
+        except LedgerError as error:
+            failed.append(f"{run.label}: {error}")
+            tell(f"{where}: not entered: {error}")
+            continue
         result = read_json(run.folder.result)
         tell(
-            f"{where}: final {result['final']:.2f}, ensemble {result['ensemble']:.2f} after {result['epochs']} epochs "
-            f"in {result['seconds']:.0f} s"
+            f"{where}: final {result['final']:.2f}, ensemble {result['ensemble']:.2f}, epochs {result['epochs']}, "
+            f"{result['seconds']:.0f} s"
         )
     if failed:
-        raise RunError(f"{len(failed)} of {len(runs)} runs failed: " + "; ".join(failed))
+        raise RunError(f"{len(failed)} of {len(runs)} runs failed or were not entered, see above")
     return True
 
 

@@ -64,10 +64,15 @@ def parse(
         words = [*words, *method]
     # Once: finding out what lies at a path reads the disk.
     from_files, words = _expand_short_forms(from_files), _expand_short_forms(words)
+    from_files = _of_the_same(from_files, _names(from_files), _names(words))
     everything = _without_earlier_teachers([*from_files, *words])
     names = _names(everything)
     config = recipe(base or _recipe_for(names.get("data")))
     members = {family: find(*FAMILIES[family], names.get(family, getattr(config, family).name)) for family in FAMILIES}
+    if members["method"].partner is None and (method is not None or "teacher" not in _names(words)):
+        # A row without a second network beside others that have one, or a file of a method that had one.
+        everything = [word for word in everything if not word.startswith(("--teacher.", _NO_TEACHER))]
+        names.pop("teacher", None)
     if teacher := _teacher_name(everything, names, config, members["method"]):
         members["teacher"] = find(*ROLES["teacher"], teacher)
     parser = _parser(command, config, members, add_extras)
@@ -174,6 +179,12 @@ def _without_earlier_teachers(words: list[str]) -> list[str]:
     if last is None:
         return words
     return [word for word in words[:last] if not word.startswith("--teacher.")] + words[last:]
+
+
+def _of_the_same(words: list[str], named: Mapping[str, str], later: Mapping[str, str]) -> list[str]:
+    """Without what is said of a member in whose place another one is named later."""
+    replaced = tuple(f"--{role}." for role in named if later.get(role, named[role]) != named[role])
+    return [word for word in words if not replaced or not word.startswith(replaced)]
 
 
 def _teacher_name(words: Sequence[str], names: Mapping[str, str], config: Config, method: Member) -> str | None:

@@ -24,6 +24,7 @@ from metadistiller.data import (
     TrainingView,
 )
 from metadistiller.data import _files as files
+from metadistiller.data._augment import Normalise
 from metadistiller.data._base import few_shot
 from metadistiller.data._files import ImageFiles
 from metadistiller.data._order import train_batch
@@ -173,6 +174,16 @@ def test_hints_workers_and_order_change_no_bit(kind: str, tmp_path: Path) -> Non
     alone = torch.stack([unhinted.batch(Train(), epoch=epoch, step=step)[0] for epoch, step in places])
     assert all(torch.equal(other, found[0]) for other in found[1:])
     assert torch.equal(found[0][:, :4], alone)
+
+
+@pytest.mark.parametrize("width", [1, 5, 16, 31, 224])
+def test_a_pixel_is_normalised_alone_wherever_it_stands(width: int) -> None:
+    everything = torch.arange(256, dtype=torch.uint8).repeat(3)
+    data = dataset(ImageSet(noise(COUNT, 2, width), torch.arange(COUNT) % 3))
+    lines = everything[torch.randperm(768)[: 768 // (3 * width) * 3 * width]].view(1, -1, width, 3)
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    one_by_one = [torch.addcmul(-mean / std, pixel.float(), 1 / (255 * std)) for pixel in lines.view(-1, 3)]
+    assert torch.equal(Normalise(data, CPU)(lines).permute(0, 2, 3, 1).reshape(-1, 3), torch.stack(one_by_one))
 
 
 # Files that are damaged

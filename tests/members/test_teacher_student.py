@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -363,17 +364,40 @@ def test_the_peer_learns_from_the_student_as_it_is_after_its_step() -> None:
     assert abs(found - by_hand(peer, stale, labels, weight=1.0, temperature=1.0)) > 1e-3
 
 
-def test_running_statistics_see_each_batch_once() -> None:
-    """In the objective in which their own network moves; the other's look at the batch leaves no trace."""
+def test_a_step_shows_each_network_its_batch_once_and_the_student_a_second_time_without_a_trace() -> None:
+    """Running statistics see each batch once; the peer's one answer serves both turns, the student is asked anew."""
     method = make("dml").train()
     networks = {"student": method.student, "peer": method.peer}
+    given = batch(1)
+    expected = {}
+    for name, module in networks.items():
+        expected[name] = copy.deepcopy(module).train()
+        expected[name](given[0])
+    asked = dict.fromkeys(networks, 0)
+
+    def counting(name: str) -> Callable[..., None]:
+        def hook(*args: object) -> None:
+            asked[name] += 1
+
+        return hook
+
+    for name, module in networks.items():
+        module.register_forward_hook(counting(name))
     for objective in method.objectives(0):
-        before = {name: snapshot(module) for name, module in networks.items()}
-        expected = copy.deepcopy(networks[objective.of]).train()
-        expected(batch(1)[0])
-        objective.loss(batch(1), RATES)
-        assert moved(networks[objective.of], snapshot(expected)) == set()
-        assert all(moved(networks[name], before[name]) == set() for name in networks if name != objective.of)
+        objective.loss(given, RATES)
+    assert asked == {"student": 2, "peer": 1}
+    assert all(moved(networks[name], snapshot(expected[name])) == set() for name in networks)
+
+
+def test_an_answer_of_the_peer_serves_its_own_images_only() -> None:
+    """What it said to other images, or in another step, is not taken for this one."""
+    method = make("dml").train()
+    student, peer = method.objectives(0)
+    alone = copy.deepcopy(method).objectives(0)[1].loss(batch(2), RATES).parts["peer_hard"]
+    student.loss(batch(1), RATES)
+    with torch.no_grad():
+        assert torch.equal(peer.loss(batch(2), RATES).parts["peer_hard"], alone)
+    copy.deepcopy(method)
 
 
 def test_the_peer_is_saved_and_does_not_ship() -> None:

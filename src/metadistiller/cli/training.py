@@ -129,9 +129,12 @@ def reproduce(words: list[str]) -> None:
     from ..settings import parse as settings_of
 
     parser = parser_of(reproduce)
+    parser.usage = f"{parser.prog} TARGET [--rows A,B] [--methods A,B] [--seeds N] [--budget 25m] [--OPTION VALUE ...]"
+    parser.epilog = "OPTION is any setting of 'metadistiller train', such as --epochs 3 or --data.root FOLDER."
     parser.add_argument("target", choices=reproducing.TARGETS, help="a table, the ablation, the cost, or figure 3")
     _add_reproduce(parser)
     given, others = parser.parse_known_args(words)
+    others = _joined(others)
     if given.seeds < 1:
         raise ConfigError(f"--seeds is {given.seeds}; take 1 or more")
     _refuse(others, "--seed", "reproduce takes --seeds N, for seeds 0 to N-1")
@@ -157,6 +160,17 @@ def reproduce(words: list[str]) -> None:
     print(evidence / "README.md")
     if not done:
         raise Paused("the budget is used up; the same command goes on where this one stopped")
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """`--option value` as one word, so that it can be taken or left as one."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and not word.startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _add_reproduce(parser: Any) -> None:

@@ -26,15 +26,22 @@ def finished_teacher(source: RunFolder) -> RunFolder:
     return source
 
 
-def keep_teacher(source: RunFolder, folder: RunFolder) -> dict[str, Any]:
+def keep_teacher(source: RunFolder, folder: RunFolder) -> None:
     """Put the network of a finished run into `folder` as teacher.safetensors, so that the student's run needs nobody
-    else's folder any more.
+    else's folder any more; and an event that says which it is.
 
-    Returns: what the record says of it: network, epochs, seconds, final, sha256.
     Raises: CheckpointError as finished_teacher.
     """
     finished_teacher(source)
     result = read_json(source.result)
+    devices = [event["environment"]["device"] for event in source.read_events() if "environment" in event]
+    # Before the file is there: who is interrupted in between does both again, and the last event counts.
+    folder.append_event(
+        "teacher",
+        **{key: result[key] for key in ("network", "epochs", "seconds", "final")},
+        device=devices[-1] if devices else None,
+        sha256=_sha256(source.weights),
+    )
     partial = folder.teacher.with_name(folder.teacher.name + ".tmp")
     partial.unlink(missing_ok=True)
     try:
@@ -43,8 +50,19 @@ def keep_teacher(source: RunFolder, folder: RunFolder) -> dict[str, Any]:
     except OSError:
         shutil.copyfile(source.weights, partial)
     partial.replace(folder.teacher)
-    told = {key: result[key] for key in ("network", "epochs", "seconds", "final")}
-    return {**told, "sha256": hashlib.sha256(folder.teacher.read_bytes()).hexdigest()}
+
+
+def check_kept(folder: RunFolder) -> None:
+    """Raises: CheckpointError where teacher.safetensors is not the file that the run began with."""
+    known = [event["sha256"] for event in folder.read_events() if event["event"] == "teacher"]
+    if not known or _sha256(folder.teacher) != known[-1]:
+        raise CheckpointError(
+            f"{folder.teacher} is not the teacher that this run began with; put that one back, or start a new run"
+        )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_teacher(path: Path, teacher: Teacher, *, config: Config, dataset: Dataset) -> Backbone:

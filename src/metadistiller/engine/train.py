@@ -134,8 +134,8 @@ class _Run:
             if every and (step + 1) % every == 0 and step + 1 < self.steps:
                 self._save(epoch, step + 1, self.means.totals(self._where(epoch, step)))
             if step + 1 < self.steps and self.stop():
-                self._save(epoch, step + 1, self.means.totals(self._where(epoch, step)))
-                self.pause(epoch, step + 1)
+                saved = self._save(epoch, step + 1, self.means.totals(self._where(epoch, step)))
+                self.pause(epoch, step + 1, saved=saved)
         # Raises where a step since the last look went wrong, before the test set is asked or anything is saved.
         self.means.totals(self._where(epoch, self.steps - 1))
         self.epoch_seconds = time.perf_counter() - began
@@ -151,13 +151,16 @@ class _Run:
         if objective.of == "student" and isinstance(objective.stream, Train):
             self.images_seen += len(batch[1])
 
-    def pause(self, epoch: int, step: int) -> NoReturn:
-        """Raises: Paused."""
+    def pause(self, epoch: int, step: int, *, saved: bool = True) -> NoReturn:
+        """Raises: Paused; CheckpointError where the place could not be saved."""
         self.folder.append_event("pause", epoch=epoch, step=step, seconds=self.seconds)
-        raise Paused(
-            f"stopped in time, after {epoch} epochs and {step} steps of {self.config.epochs} epochs; "
-            f"'metadistiller resume {self.folder}' goes on from there"
-        )
+        place = f"after epoch {epoch} of {self.config.epochs}" + (f" and {step} steps" if step else "")
+        if not saved:
+            raise CheckpointError(
+                f"stopped in time, {place}, but the checkpoint could not be written; make room on the disk, then "
+                f"'metadistiller resume {self.folder}' goes on from the checkpoint before it"
+            )
+        raise Paused(f"stopped in time, {place}; 'metadistiller resume {self.folder}' goes on from there")
 
     def _where(self, epoch: int, step: int) -> str:
         return f"epoch {epoch}, by step {step + 1} of {self.steps}"
@@ -250,7 +253,8 @@ class _Run:
                 }
             )
 
-    def _save(self, epoch: int, step: int, means: Mapping[str, tuple[float, int]]) -> None:
+    def _save(self, epoch: int, step: int, means: Mapping[str, tuple[float, int]]) -> bool:
+        """Returns: whether it could be written."""
         progress = Progress(epoch, step, self.seconds, means, identity(self.config))
         optimizers = {
             f"{name}/{key}": value
@@ -264,3 +268,5 @@ class _Run:
             # Losing a save is better than losing the run: the checkpoint before it is still whole.
             self.watcher.note(f"checkpoint not saved, training goes on: {error}")
             self.folder.append_event("save_failed", reason=str(error), seconds=self.seconds)
+            return False
+        return True

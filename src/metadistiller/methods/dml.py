@@ -60,6 +60,8 @@ class MutualLearning(Method):
             setting.backbone,
             missing="method dml learns along with a second network; give --teacher.model NAME",
         )
+        # What the peer has said to the images of this step, with its graph; nothing between steps.
+        self._said: tuple[Tensor, Tensor] | None = None
 
     def players(self) -> dict[str, Player]:
         return {"student": Player(self.student, "sgd"), "peer": Player(self.peer, "sgd")}
@@ -77,20 +79,24 @@ class MutualLearning(Method):
         return self.student
 
     def _student_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
-        total, hard, soft = self._loss(self.student, self.peer, batch)
+        images, labels = batch
+        # The peer does not move before its own turn, so one answer serves both turns.
+        self._said = images, self.peer(images)
+        total, hard, soft = self._loss(self.student(images), self._said[1].detach(), labels)
         return Losses(total, {"loss": total.detach(), "final_hard": hard.detach(), "final_soft": soft.detach()})
 
     def _peer_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
-        total, hard, soft = self._loss(self.peer, self.student, batch)
+        images, labels = batch
+        said, self._said = self._said, None
+        logits = said[1] if said is not None and said[0] is images else self.peer(images)
+        # The student has moved since its own turn: it is asked anew.
+        total, hard, soft = self._loss(logits, answer_apart(self.student, images), labels)
         return Losses(total, {"peer_loss": total.detach(), "peer_hard": hard.detach(), "peer_soft": soft.detach()})
 
-    def _loss(self, learner: Backbone, other: Backbone, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """What the learner minimises, and its two terms."""
-        images, labels = batch
-        logits = learner(images)
+    def _loss(self, logits: Tensor, other: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the network with these logits minimises beside the other's, and its two terms."""
         hard = hard_loss(logits, labels, label_smoothing=self._label_smoothing)
-        # Asked anew, not remembered from the other's own objective: the other has moved since then.
-        soft = soft_divergence(logits, answer_apart(other, images), temperature=self._options.temperature)
+        soft = soft_divergence(logits, other, temperature=self._options.temperature)
         return hard + self._options.mutual_weight * soft, hard, soft
 
 

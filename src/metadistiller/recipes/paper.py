@@ -17,7 +17,7 @@ P a peer, M = 5:
     dsn, self_distillation          3 (B + E)
     metadistiller                   3 (B + E) + G  +  1/M [ 3 (B + E) + G + 3 B + 3 (B' + E) + 2 G ]
     kd, fitnet, attention_transfer  3 B + T        and 3 T for the teacher's own training
-    dml                             4 B + 4 P      each answers once more after its own step
+    dml                             4 B + 3 P      the student answers once more after its step
 
 Regressors, attention maps and losses are left out. Docstrings give these in units of 3 B.
 """
@@ -64,7 +64,7 @@ def training_cost(network: str, method: str) -> Cost:
         case "kd" | "fitnet" | "attention_transfer":
             return Cost((plain + teacher) / plain, (plain + 4 * teacher) / plain)
         case "dml":
-            return Cost(4 * (found.macs + teacher) / plain)
+            return Cost((4 * found.macs + 3 * teacher) / plain)
     raise AssertionError(method)
 
 
