@@ -1,7 +1,7 @@
 """Every network of the paper with every method, at full size, 20 iterations on one batch of real CIFAR-100 images.
 
 Usage:
-    python benchmarks/every_pair.py CIFAR100 [--batch 8] [--networks A,B] [--methods A,B] > result.json
+    python benchmarks/every_pair.py CIFAR100 [--batch 8] [--lr 0.01] [--networks A,B] [--methods A,B] > result.json
 
 Not a measurement of accuracy: it shows that each pair trains (the loss is finite and lower after 20 updates of each
 player on the same batch) and that what ships is the plain network (same keys, and bit for bit the logits of the
@@ -44,7 +44,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 STEPS = 20
 
 
-def config_of(root: str, network: str, method: str, options: dict[str, Any], batch: int) -> Config:
+def config_of(root: str, network: str, method: str, options: dict[str, Any], batch: int, lr: float) -> Config:
     width = paper.NETWORKS[network].generator_width
     with_width = {**options, "generator_width": width} if method == "metadistiller" else options
     return Config(
@@ -53,7 +53,7 @@ def config_of(root: str, network: str, method: str, options: dict[str, Any], bat
         method=Choice(name=method, options=with_width),
         teacher=Teacher(name=paper.TEACHER) if method in ("kd", "fitnet", "attention_transfer", "dml") else None,
         # A batch of 8 is no batch of 128: the rate that goes with it is smaller.
-        optim=Optim(lr=0.01, schedule="constant"),
+        optim=Optim(lr=lr, schedule="constant"),
         epochs=2,
         batch_size=batch,
     )
@@ -111,13 +111,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--lr", type=float, default=0.01)
     given = parser.parse_args()
     rows = []
     dataset, teacher, environment = None, None, None
     for network in given.networks.split(","):
         for label in given.methods.split(","):
             method, options = METHODS[label]
-            config = config_of(given.root, network, method, options, given.batch)
+            config = config_of(given.root, network, method, options, given.batch, given.lr)
             dataset = dataset or load_data(config.data)
             job = assemble(config, dataset)
             if method in ("kd", "fitnet", "attention_transfer"):
@@ -143,7 +144,18 @@ def main() -> None:
             told = {key: value for key, value in row.items() if key != "losses"}
             print(json.dumps(told), file=sys.stderr, flush=True)
     good = all(row["finite"] and row["falls"] and row["ships_plain"] for row in rows)
-    print(json.dumps({"batch": given.batch, "steps": STEPS, "environment": environment, "good": good, "rows": rows}))
+    print(
+        json.dumps(
+            {
+                "batch": given.batch,
+                "lr": given.lr,
+                "steps": STEPS,
+                "environment": environment,
+                "good": good,
+                "rows": rows,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The ledger: what is entered is read, once, by several at once, and never at the cost of what was there."""
 
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -17,15 +18,16 @@ from typing import Any
 import pytest
 import yaml
 
-from metadistiller import ledger, recipe
+from metadistiller import ledger, recipe, records
 from metadistiller.assemble import assemble, load_data, written_out
 from metadistiller.config import Choice, Config, Optim, Teacher
+from metadistiller.engine import machine
 from metadistiller.engine.train import train
 from metadistiller.engine.watch import Lines
 from metadistiller.errors import CheckpointError, LedgerError
-from metadistiller.ledger import Hardware, Record, TeacherRun, _file, _run, append, identity, read, record_of
-from metadistiller.ledger._run import NOT_OVERRIDES, portable, source_commit
-from metadistiller.records import RunFolder, write_json, write_text
+from metadistiller.ledger import Hardware, Record, TeacherRun, _file, append, identity, locked, read, record_of
+from metadistiller.ledger._run import NOT_OVERRIDES, portable
+from metadistiller.records import RunFolder, source_commit, write_json, write_text
 
 RECORD = Record(
     recipe="cifar100_resnet18_kd",
@@ -38,7 +40,7 @@ RECORD = Record(
     ensemble=77.31,
     epochs=200,
     paper_epochs=200,
-    teacher=TeacherRun(network="resnet152", epochs=200, seconds=1e5, final=79.5),
+    teacher=TeacherRun(network="resnet152", epochs=200, seconds=1e5, final=79.5, device="cpu (x86_64)"),
     overrides={"method.alpha": 0.7, "optim.milestones": [0.5, 0.75]},
     command="metadistiller train cifar100_resnet18_kd --data.root FOLDER",
     commit="0" * 40,
@@ -75,7 +77,7 @@ def test_records_stay_in_the_order_of_entry(path: Path) -> None:
 def test_the_same_run_again_changes_nothing(path: Path) -> None:
     append(path, RECORD)
     before = path.read_bytes()
-    again = replace(RECORD, seconds=1.0, date="2027-01-01T00:00:00Z", hardware=replace(RECORD.hardware, threads=64))
+    again = replace(RECORD, seconds=1.0, date="2027-01-01T00:00:00Z", commit=None)
     assert append(path, again) is False
     assert path.read_bytes() == before
 
@@ -84,18 +86,36 @@ def test_the_same_run_again_changes_nothing(path: Path) -> None:
 def test_the_same_run_with_another_outcome_is_refused(path: Path, change: dict[str, Any]) -> None:
     append(path, RECORD)
     before = path.read_bytes()
-    with pytest.raises(LedgerError, match=r"already has cifar100_resnet18_kd .* 2026-11-22T14:03:05Z .* 77\.31"):
+    message = r"already has cifar100_resnet18_kd .* on the same hardware, .* 2026-11-22T14:03:05Z .* 77\.31.*"
+    with pytest.raises(LedgerError, match=f"{message}; or keep this one in a ledger of its own, --evidence OTHER"):
         append(path, replace(RECORD, date="2027-01-01T00:00:00Z", **change))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [{"device": "cuda (NVIDIA H200)"}, {"torch": "2.13.0"}, {"threads": 64}, {"precision": "bfloat16"}]
+)
+def test_the_same_run_on_other_hardware_is_another_run(path: Path, elsewhere: dict[str, Any]) -> None:
+    """Its bits are others; who runs the command of somebody's ledger again must be able to enter what came out."""
+    other = replace(RECORD, hardware=replace(RECORD.hardware, **elsewhere), final=77.32)
+    assert [append(path, RECORD), append(path, other)] == [True, True]
+    assert read(path) == [RECORD, other]
+    with pytest.raises(LedgerError, match="on the same hardware"):
+        append(path, replace(other, final=77.33))
 
 
 # Which run it is
 
 
 def test_the_id_is_the_same_for_ever() -> None:
-    """Of the SHA-256 of ["cifar100_resnet18_plain",0,200,{},null], and of the like for the record above."""
-    assert identity("cifar100_resnet18_plain", seed=0, epochs=200, overrides={}) == "0407d3713f6ed4a7"
-    assert RECORD.id == "957ff0f4871222b0"
+    """Of the SHA-256 of the list that docs/run-folder.md states, and of the like for the record above."""
+    listed = (
+        '["cifar100_resnet18_plain",0,200,{},null,'
+        '{"device":"cpu (x86_64)","precision":"float32","threads":2,"torch":"2.12.0"}]'
+    )
+    found = identity("cifar100_resnet18_plain", seed=0, epochs=200, overrides={}, hardware=RECORD.hardware)
+    assert found == hashlib.sha256(listed.encode()).hexdigest()[:16] == "af30489c4ac76180"
+    assert RECORD.id == "d159152328226c81"
 
 
 def test_the_id_says_what_was_run_and_not_what_came_out() -> None:
@@ -105,9 +125,10 @@ def test_the_id_says_what_was_run_and_not_what_came_out() -> None:
         "epochs": 3,
         "overrides": {},
         "teacher": replace(RECORD.teacher, epochs=3) if RECORD.teacher else None,
+        "hardware": replace(RECORD.hardware, device="cuda"),
     }
     ids = {replace(RECORD, **{key: value}).id for key, value in differs.items()}
-    assert len(ids | {RECORD.id}) == 6
+    assert len(ids | {RECORD.id}) == 7
     same: dict[str, Any] = {
         "final": 1.0,
         "seconds": 1.0,
@@ -115,7 +136,6 @@ def test_the_id_says_what_was_run_and_not_what_came_out() -> None:
         "commit": None,
         "package": "9",
         "date": "2030-01-01T00:00:00Z",
-        "hardware": replace(RECORD.hardware, device="cuda"),
         "overrides": dict(reversed(list(RECORD.overrides.items()))),
     }
     assert {replace(RECORD, **{key: value}).id for key, value in same.items()} == {RECORD.id}
@@ -163,6 +183,18 @@ def test_a_ledger_that_somebody_holds_is_waited_for_and_then_said_to_be(
             append(path, replace(RECORD, seed=1))
         assert time.monotonic() - began >= 0.1
     assert path.read_bytes() == before
+    assert append(path, replace(RECORD, seed=1)) is True
+
+
+def test_the_ledger_can_be_held_while_something_else_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(path, RECORD)
+    monkeypatch.setattr(_file, "WAIT_SECONDS", 0.1)
+    with locked(str(path)):
+        assert read(path) == [RECORD], "reading takes no lock"
+        # Not reentrant, and said to be held instead of waiting for ever.
+        for ask in (lambda: append(path, replace(RECORD, seed=1)), lambda: locked(path).__enter__()):
+            with pytest.raises(LedgerError, match=r"held by another process for 0\.1 s"):
+                ask()
     assert append(path, replace(RECORD, seed=1)) is True
 
 
@@ -255,6 +287,7 @@ def test_every_field_is_checked_when_it_is_read(path: Path) -> None:
 
 ENVIRONMENT = {
     "package": "0.1.0",
+    "commit": "c" * 40,
     "torch": "2.12.0",
     "python": "3.11.7",
     "system": "Linux",
@@ -263,7 +296,7 @@ ENVIRONMENT = {
     "precision": "float32",
     "memory_format": "contiguous",
 }
-TAUGHT = {"network": "resnet152", "epochs": 3, "seconds": 70.5, "final": 30.25, "sha256": "00"}
+TAUGHT = {"network": "resnet152", "epochs": 3, "seconds": 70.5, "final": 30.25, "sha256": "00", "device": "cuda:0 (H)"}
 
 
 def finished(folder: Path, config: Config, *, teacher: dict[str, Any] | None = None) -> RunFolder:
@@ -300,10 +333,10 @@ def test_a_record_holds_what_the_folder_holds(tmp_path: Path, kd: Config) -> Non
         ensemble=61.0,
         epochs=3,
         paper_epochs=200,
-        teacher=TeacherRun(network="resnet152", epochs=3, seconds=70.5, final=30.25),
+        teacher=TeacherRun(network="resnet152", epochs=3, seconds=70.5, final=30.25, device="cuda:0 (H)"),
         overrides={},
         command="metadistiller train r --data.root FOLDER --out FOLDER",
-        commit=source_commit(),
+        commit="c" * 40,
         package="0.1.0",
         hardware=Hardware(device="cpu (x86_64)", torch="2.12.0", threads=2, precision="float32"),
         seconds=99.5,
@@ -312,7 +345,58 @@ def test_a_record_holds_what_the_folder_holds(tmp_path: Path, kd: Config) -> Non
     )
 
 
-def test_a_run_of_the_program_can_be_entered(path: Path, tmp_path: Path, tiny_config: Config) -> None:
+def test_a_teacher_of_an_older_run_has_no_device(tmp_path: Path, kd: Config) -> None:
+    older = {key: value for key, value in TAUGHT.items() if key != "device"}
+    found = record_of(finished(tmp_path / "run", kd, teacher=older), "r", kd)
+    assert found.teacher == TeacherRun(network="resnet152", epochs=3, seconds=70.5, final=30.25, device=None)
+
+
+A, B = "a" * 40, "b" * 40 + "-dirty"
+
+
+@pytest.mark.parametrize(
+    ("sittings", "commit"),
+    [
+        ([A], A),
+        ([A, A, A], A),
+        ([A, B], f"{A}, {B}"),
+        ([B, A, B], f"{B}, {A}"),
+        ([None, None], None),
+        ([None, A], f"unknown, {A}"),
+    ],
+)
+def test_the_commit_is_that_of_the_code_that_trained(
+    path: Path,
+    tmp_path: Path,
+    kd: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    sittings: list[str | None],
+    commit: str | None,
+) -> None:
+    """And not that of the process that enters the run."""
+    monkeypatch.setattr(records, "source_commit", lambda: "of whoever enters")
+    run = finished(tmp_path / "run", kd)
+    run.events.unlink()
+    for found in sittings:
+        run.append_event("resume", environment=ENVIRONMENT | {"commit": found}, command="metadistiller train")
+    record = record_of(run, "r", kd)
+    assert record.commit == commit
+    assert append(path, record)
+    assert read(path) == [record]
+
+
+def test_a_run_from_before_the_commit_was_written_has_none(tmp_path: Path, kd: Config) -> None:
+    run = finished(tmp_path / "run", kd)
+    run.events.unlink()
+    older = {key: value for key, value in ENVIRONMENT.items() if key != "commit"}
+    run.append_event("start", environment=older, command="metadistiller train")
+    assert record_of(run, "r", kd).commit is None
+
+
+def test_a_run_of_the_program_can_be_entered(
+    path: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "source_commit", lambda: A)
     config = written_out(tiny_config)
     short = replace(config, method=Choice(name="metadistiller", options={"meta_every_epochs": 1}), epochs=1)
     job = assemble(short, load_data(short.data))
@@ -324,6 +408,7 @@ def test_a_run_of_the_program_can_be_entered(path: Path, tmp_path: Path, tiny_co
     assert record.overrides == {"method.generator_lr": 0.001, "method.meta_every_epochs": 1}
     assert (record.final, list(record.exits), record.teacher) == (result["final"], result["exits"], None)
     assert (record.epochs, record.paper_epochs, record.hardware.threads) == (1, 3, 1)
+    assert record.commit == A
 
 
 OTHER_VALUES: dict[str, Any] = {
@@ -426,6 +511,7 @@ def test_nothing_of_the_machine_gets_into_the_file(path: Path, tmp_path: Path, k
         "metadistiller train --out runs/a --model torchvision/resnet18 --optim.milestones '[0.4, 0.7]'",
         "it's half a quote",
         "metadistiller train --data https://example.org/a",
+        "metadistiller train --data file:a --x profile:/1",
         "",
     ],
 )
@@ -435,6 +521,23 @@ def test_what_means_the_same_everywhere_stays(text: str) -> None:
 
 def test_a_path_goes_where_quotes_do_not_match_too() -> None:
     assert portable("it's /home/somebody/x here") == "it's FOLDER here"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "file:///home/somebody/x",
+        "file:/home/somebody/x",
+        "FILE:///home/somebody/x",
+        "file://~/somebody",
+        "zip:///home/somebody/x.zip",
+    ],
+)
+def test_a_path_goes_as_an_address_too(address: str) -> None:
+    assert portable(f"train --data.root {address} --x={address} '[{address}, 1]' '{address} b'") == (
+        "train --data.root FOLDER --x=FOLDER '[FOLDER, 1]' FOLDER"
+    )
+    assert portable(f"it's {address} here") == "it's FOLDER here"
 
 
 def test_a_run_that_is_not_finished_has_no_record(tmp_path: Path, kd: Config) -> None:
@@ -461,17 +564,17 @@ def test_a_run_without_its_events_has_no_record(tmp_path: Path, kd: Config) -> N
         record_of(run, "r", kd)
 
 
-# The commit
+# The commit of the source
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 def test_the_commit_is_that_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
-    source = tmp_path / "package" / "ledger" / "_run.py"
+    source = tmp_path / "package" / "records.py"
     source.parent.mkdir(parents=True)
     source.touch()
-    monkeypatch.setattr(_run, "__file__", str(source))
+    monkeypatch.setattr(records, "__file__", str(source))
     assert source_commit() is None, "no checkout"
 
     def git(*words: str) -> str:

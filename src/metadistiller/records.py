@@ -18,6 +18,7 @@ import fcntl
 import io
 import json
 import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,3 +212,23 @@ class RunFolder:
             self.write_rows(list(rows))
         else:
             self.results.unlink(missing_ok=True)
+
+
+def source_commit() -> str | None:
+    """The commit that this package runs from, with "-dirty" where its files differ; None outside a git checkout."""
+    package = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "--no-optional-locks", *words], cwd=package, capture_output=True, text=True, check=False
+            )
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed copy may lie inside the checkout of something else.
+    if git("ls-files", "--error-unmatch", str(Path(__file__))) is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--", ".") else commit

@@ -1,8 +1,9 @@
 """The evidence page: made-up runs, and what must stand beside the paper's numbers, worked out by hand."""
 
+import fcntl
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,48 @@ def test_the_order_of_entry_changes_nothing(full: list[Record]) -> None:
         assert render(records) == page
 
 
+# Several machines
+
+GPU = Hardware(device="cuda:0 (NVIDIA H200)", torch="2.12.0", threads=8, precision="bfloat16")
+LATER = "2026-11-23T00:00:00Z"
+
+
+def test_two_machines_runs_of_a_seed_are_one_seed_and_the_earliest_counts(full: list[Record]) -> None:
+    again = [replace(record, hardware=GPU, date=LATER, final=record.final - 10) for record in full]
+    page, alone = render([*again, *full]), render(full)
+    assert row(page, "Table 1", "resnet18", "plain")[1] == "77.60 ± 0.53 (3)"
+    assert row(page, "Differences", "resnet18", "metadistiller − plain")[1] == "+1.77 (+1.25 to +2.28; 3)"
+    for title in ("Table 1", "Table 3", "Table 4", "Differences"):
+        assert section(page, title) == section(alone, title)
+    assert "Runs: 18, of which 18 exactly" in page
+    assert section(page, "Runs").count("\n- **") == 18
+    # It is the date that decides, and not the machine.
+    earlier = [replace(record, hardware=GPU, date="2026-01-01T00:00:00Z", final=70.0) for record in full]
+    assert row(render([*full, *earlier]), "Table 1", "resnet18", "plain")[1] == "70.00 ± 0.00 (3)"
+
+
+def test_seeds_and_not_runs_say_which_settings_stand_in_the_table() -> None:
+    two = [run("wrn16_1", "plain", seed, 50.0, overrides={"batch_size": 64}) for seed in (0, 1)]
+    three = [
+        run("wrn16_1", "plain", 0, 40.0, overrides={"batch_size": 32}, hardware=replace(HARDWARE, threads=threads))
+        for threads in (1, 2, 3)
+    ]
+    assert row(render([*two, *three]), "Table 1", "wrn16_1", "plain")[1] == "50.00 ± 0.00 (2; batch_size=64)"
+
+
+def test_a_pair_is_of_one_machine_where_there_is_such_a_pair() -> None:
+    plain = [run("resnet18", "plain", 0, 70.0), run("resnet18", "plain", 0, 71.0, hardware=GPU, date=LATER)]
+    taught = run("resnet18", "metadistiller", 0, 73.5, hardware=GPU)
+    page = render([*plain, taught])
+    assert row(page, "Table 1", "resnet18", "plain")[1] == "70.00 (1)"
+    # 73.5 - 71 on the GPU, and not 73.5 - 70 of two machines, which is what there is without it.
+    assert row(page, "Differences", "resnet18", "metadistiller − plain")[1] == "+2.50 (one seed)"
+    assert row(render([plain[0], taught]), "Differences", "resnet18", "metadistiller − plain")[1] == "+3.50 (one seed)"
+    # Of two such pairs the earliest: one pair a seed.
+    both = render([*plain, taught, run("resnet18", "metadistiller", 0, 70.25, date=LATER)])
+    assert row(both, "Differences", "resnet18", "metadistiller − plain")[1] == "+2.50 (one seed)"
+
+
 # Runs that are not the recipe's
 
 
@@ -171,8 +214,8 @@ def mixed() -> list[Record]:
         run("wrn16_1", "plain", 0, 40.0, epochs=3),
         run("wrn16_1", "metadistiller", 0, 41.2, epochs=3),
         run("wrn16_1", "plain", 1, 55.0, epochs=30),
-        run("vgg19_bn", "plain", 0, 30.0, epochs=3, overrides={"data.train_per_class": 50, "batch_size": 64}),
-        run("vgg19_bn", "metadistiller", 0, 33.5, epochs=3, overrides={"data.train_per_class": 50, "batch_size": 64}),
+        run("vgg19_bn", "plain", 0, 30.0, epochs=3, overrides={"optim.lr": 0.05, "batch_size": 64}),
+        run("vgg19_bn", "metadistiller", 0, 33.5, epochs=3, overrides={"optim.lr": 0.05, "batch_size": 64}),
         run("vgg19_bn", "dsn", 0, 31.0, epochs=3),
     ]
 
@@ -212,7 +255,7 @@ def test_a_full_run_comes_before_shorter_changed_and_longer_ones() -> None:
 
 def test_other_settings_are_marked_and_compared_with_the_same_alone() -> None:
     page = render(mixed())
-    marked = "3 of 200 epochs; batch_size=64; data.train_per_class=50)"
+    marked = "3 of 200 epochs; batch_size=64; optim.lr=0.05)"
     assert row(page, "Table 1", "vgg19_bn", "plain")[1] == f"30.00 (1; {marked}"
     assert row(page, "Differences", "vgg19_bn", "metadistiller − plain")[1] == f"+3.50 (one seed; {marked}"
     assert "metadistiller − dsn" not in [
@@ -227,6 +270,27 @@ def test_many_other_settings_are_counted() -> None:
     assert "changed: optim.setting_0=0, optim.setting_1=1" in section(page, "Runs")
 
 
+@pytest.mark.parametrize("overrides", [{"data.name": "digits"}, {"data.train_per_class": 50}, {"model.width": 16}])
+def test_runs_on_other_data_or_of_another_network_are_listed_alone(overrides: dict[str, Any]) -> None:
+    """Also where there is no other, and never in what is compared with the paper or with each other."""
+    methods = ("plain", "dsn", "kd", "metadistiller")
+    others = [run("resnet18", method, 0, 30.0 + place, overrides=overrides) for place, method in enumerate(methods)]
+    others.append(run("resnet18", "metadistiller", 0, 20.0, overrides={**overrides, "method.alpha": 0.3}))
+    page, empty = render(others), render([])
+    for title in ("Table 1", "Table 2", "Table 3", "Table 4", "Differences", "Cost"):
+        assert section(page, title) == section(empty, title)
+    assert "## Ablations" not in page
+    assert "Runs: 5, of which 0 exactly" in page
+    listed = section(page, "Runs")
+    assert listed.count("\n- **") == 5
+    ((key, value),) = overrides.items()
+    assert listed.count(f"{key}={value}") == 5
+    # Nor do they change what the others say.
+    plain = run("resnet18", "plain", 1, 77.0)
+    for title in ("Table 1", "Differences", "Cost"):
+        assert section(render([*others, plain]), title) == section(render([plain]), title)
+
+
 def test_a_candidate_stands_below_its_row_once_it_has_run() -> None:
     page = render([run("shufflenet_v2_x0_5", "plain", 0, 68.5)])
     assert row(page, "Table 1", "shufflenet_v2_x0_5", "plain") == ["68.12", "68.50 (1)", "", ""]
@@ -235,7 +299,7 @@ def test_a_candidate_stands_below_its_row_once_it_has_run() -> None:
     assert networks[-2:] == ["shufflenet_v2", "shufflenet_v2_x0_5"]
 
 
-TAUGHT = TeacherRun(network="resnet152", epochs=200, seconds=16_000.0, final=79.5)
+TAUGHT = TeacherRun(network="resnet152", epochs=200, seconds=16_000.0, final=79.5, device=HARDWARE.device)
 
 
 def test_a_student_of_a_shorter_teacher_is_marked_and_kept_apart() -> None:
@@ -298,6 +362,26 @@ def test_each_machine_has_its_own_table_and_the_papers_hours_stand_above() -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("device", "told"), [(GPU.device, "cuda:0 (NVIDIA H200)"), (None, "a device that was not recorded")]
+)
+def test_seconds_of_two_machines_are_not_added(device: str | None, told: str) -> None:
+    elsewhere = [
+        replace(record, teacher=replace(TAUGHT, device=device) if record.teacher else None) for record in machines()
+    ]
+    page = render(elsewhere)
+    # The student's own and what is counted stay.
+    kd = ["1", "200", "16.5", "1.50", "3.23", "", "9.93", "2,200", "2.00"]
+    assert row(page, "Cost", "resnet18", "kd") == kd
+    note = f"resnet18, kd, 200 epochs: the teacher was trained on {told}, so its seconds are not added to these."
+    # Below the table of its machine, which is the first of two.
+    assert note in section(page, "Cost").split("### ")[1]
+    assert "its seconds are not added" not in render(machines())
+    # Nor half of them: with one of two students the mean would be of another number of runs.
+    mixed = [*elsewhere, replace(machines()[3], seed=1)]
+    assert row(render(mixed), "Cost", "resnet18", "kd")[5] == ""
+
+
 # Ablations
 
 
@@ -353,6 +437,11 @@ def test_every_run_is_listed_with_what_it_took() -> None:
     ]
 
 
+def test_every_commit_of_a_run_is_listed_short() -> None:
+    page = render([run("resnet18", "plain", 0, 78.0, commit=f"{'ab' * 20}-dirty, unknown, {'cd' * 20}")])
+    assert "metadistiller 0.1.0, commit abababababab-dirty, unknown, cdcdcdcdcdcd; 2026" in section(page, "Runs")
+
+
 def test_runs_of_other_recipes_are_listed_after_those_of_the_tables() -> None:
     other = replace(run("resnet18", "plain", 0, 60.0), recipe="a_recipe", network="resnet10", commit=None)
     page = render([other, run("resnet18", "plain", 0, 77.0)])
@@ -386,9 +475,9 @@ def test_no_text_can_break_the_page() -> None:
     records = [
         run("resnet18", method, 0, 70.0, hardware=hardware, command=nasty, package=nasty, commit=nasty, **changed)
         for method, changed in (
-            ("plain", {"overrides": {"data.x": "a|b\nc"}}),
+            ("plain", {"overrides": {"optim.x": "a|b\nc"}}),
             ("metadistiller", {"overrides": {"method.x": "a|b\nc"}}),
-            ("kd", {"teacher": replace(TAUGHT, network=nasty)}),
+            ("kd", {"teacher": replace(TAUGHT, network=nasty, device=f"{nasty}2")}),
         )
     ]
     page = render(records)
@@ -454,6 +543,38 @@ def test_the_page_is_written_beside_the_ledger(tmp_path: Path, full: list[Record
     assert (tmp_path / "ledger.json").read_bytes() == before
     first = page.read_bytes()
     assert report.write_evidence(str(tmp_path)).read_bytes() == first
+
+
+def test_figure_3_is_shown_where_it_stands_beside_the_page(tmp_path: Path, full: list[Record]) -> None:
+    ledger.append(tmp_path / "ledger.json", full[0])
+    assert "figure3" not in report.write_evidence(tmp_path).read_text(encoding="utf-8")
+    (tmp_path / "figure3.svg").touch()
+    page = report.write_evidence(tmp_path).read_text(encoding="utf-8")
+    assert section(page, "Figure 3").endswith("(figure3.svg)\n\n")
+
+
+def test_the_page_is_read_and_written_while_nobody_else_may_enter(
+    tmp_path: Path, full: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the slower of two processes would put its older page over a newer one."""
+    source = tmp_path / "ledger.json"
+    ledger.append(source, full[0])
+    held: list[str] = []
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any) -> Any:
+            with source.with_name(".ledger.json.lock").open("a") as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.append(name)
+            return function(*words)
+
+        return call
+
+    monkeypatch.setattr(ledger, "read", watched("read", ledger.read))
+    monkeypatch.setattr(report, "write_text", watched("write", report.write_text))
+    report.write_evidence(tmp_path)
+    assert held == ["read", "write"]
+    assert ledger.append(source, full[1]), "it is let go of"
 
 
 def test_without_a_ledger_there_is_no_page(tmp_path: Path) -> None:

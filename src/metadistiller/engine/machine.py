@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,17 @@ from .._version import __version__
 from ..config import Config
 from ..data import seeded
 from ..errors import ConfigError
+from ..records import source_commit
+
+
+def processor_name() -> str:
+    """The processor's model where the system tells it, such as "AMD EPYC 9654"; else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models and models[0] else platform.processor() or platform.machine()
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -108,9 +120,10 @@ class Machine:
 
     def describe(self) -> dict[str, Any]:
         """What the bits of a run depend on besides its Config."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor_name()
         return {
             "package": __version__,
+            "commit": source_commit(),
             "torch": torch.__version__,
             "python": platform.python_version(),
             "system": platform.system(),

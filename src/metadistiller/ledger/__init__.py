@@ -4,12 +4,12 @@
 that is not a fact about the run: no path, no user. Entering is safe for several processes at once.
 
 _record.py      a record, its id, and the check that it can be one
-_file.py        read and append
+_file.py        read, append, and the lock of both
 _run.py         from a finished run folder to a record
 """
 
-from ._file import append, read
+from ._file import append, locked, read
 from ._record import Hardware, Record, TeacherRun, identity
 from ._run import record_of
 
-__all__ = ["Hardware", "Record", "TeacherRun", "append", "identity", "read", "record_of"]
+__all__ = ["Hardware", "Record", "TeacherRun", "append", "identity", "locked", "read", "record_of"]

@@ -55,7 +55,7 @@ def append(path: str | Path, record: Record) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     # What cannot be read again is not written.
     parse(json.loads(json.dumps(record.as_dict())), f"the record of {record.recipe}")
-    with _locked(path):
+    with locked(path):
         records = read(path)
         for there in records:
             if there.id != record.id:
@@ -63,17 +63,27 @@ def append(path: str | Path, record: Record) -> bool:
             if there.outcome == record.outcome:
                 return False
             raise LedgerError(
-                f"{path} already has {record.recipe} with seed {record.seed} over {record.epochs} epochs, finished "
-                f"{there.date} with final {there.final}, ensemble {there.ensemble}; this run ended with "
-                f"{record.final} and {record.ensemble}. Find out why, and take the wrong one out by hand"
+                f"{path} already has {record.recipe} with seed {record.seed} over {record.epochs} epochs on the same "
+                f"hardware, finished {there.date} with final {there.final}, ensemble {there.ensemble}; this run ended "
+                f"with {record.final} and {record.ensemble}. Find out why, and take the wrong one out by hand; or "
+                "keep this one in a ledger of its own, --evidence OTHER"
             )
         write_json(path, {"format": FORMAT, "runs": [entry.as_dict() for entry in (*records, record)]})
     return True
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """The operating system lets go of the lock when the process ends, however it ends."""
+def locked(path: str | Path) -> Iterator[None]:
+    """Nobody else enters a run meanwhile: for whoever writes something that must agree with the ledger.
+
+    `append` takes the lock itself: within the block it would wait for its own process, in vain, as would a second
+    `locked`. `read` takes none. The operating system lets go of the lock when the process ends, however it ends.
+
+    Args:
+        path: of the ledger; its folder is there.
+    Raises: LedgerError where somebody else holds it for half a minute.
+    """
+    path = Path(path)
     with path.with_name(f".{path.name}.lock").open("a") as file:
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
@@ -84,7 +94,7 @@ def _locked(path: Path) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise LedgerError(
                         f"{path} has been held by another process for {WAIT_SECONDS:g} s; find it and let it end, "
-                        "then enter the run again"
+                        "then do this again"
                     ) from None
                 time.sleep(0.02)
         yield

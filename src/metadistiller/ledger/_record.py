@@ -23,12 +23,15 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRun:
-    """The run that trained a record's teacher: network, epochs, seconds, and percent of its final output."""
+    """The run that trained a record's teacher: network, epochs, seconds, percent of its final output, and its device as
+    `environment` in events.jsonl has it, or None where that was not recorded.
+    """
 
     network: str
     epochs: int
     seconds: float
     final: float
+    device: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +49,8 @@ class Record:
         teacher: the run that trained its teacher; None without one.
         overrides: settings that differ from the recipe's, seed and epochs apart: "method.alpha" -> value.
         command: that began it, without paths.
-        commit: of the source that the record was made with, "-dirty" where files differed from it; None outside a
-            checkout.
+        commit: of the source that trained, "-dirty" where files differed from it; several, joined by ", ", where the
+            run was resumed with another; None where it is not known.
         package: version.
         hardware: where it ran.
         seconds: as result.json has them.
@@ -82,12 +85,13 @@ class Record:
             seed=self.seed,
             epochs=self.epochs,
             overrides=self.overrides,
+            hardware=self.hardware,
             teacher_epochs=self.teacher.epochs if self.teacher else None,
         )
 
     @property
     def outcome(self) -> tuple[float, ...]:
-        """What two runs of the same settings must agree in to be one."""
+        """What two runs of the same settings on the same hardware must agree in to be one."""
         return (*self.exits, self.final, self.ensemble)
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,10 +99,19 @@ class Record:
 
 
 def identity(
-    recipe: str, *, seed: int, epochs: int, overrides: Mapping[str, Any], teacher_epochs: int | None = None
+    recipe: str,
+    *,
+    seed: int,
+    epochs: int,
+    overrides: Mapping[str, Any],
+    hardware: Hardware,
+    teacher_epochs: int | None = None,
 ) -> str:
-    """Sixteen hexadecimal digits that say which run it is, whatever came out of it."""
-    known = [recipe, seed, epochs, dict(overrides), teacher_epochs]
+    """Sixteen hexadecimal digits that say which run it is, whatever came out of it.
+
+    The hardware is part of it: elsewhere the same command gives other bits, and is another run.
+    """
+    known = [recipe, seed, epochs, dict(overrides), teacher_epochs, asdict(hardware)]
     text = json.dumps(known, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -137,6 +150,7 @@ _TEACHER: Mapping[str, _Check] = {
     "epochs": _is_length,
     "seconds": _is_amount,
     "final": _is_percent,
+    "device": lambda value: value is None or isinstance(value, str),
 }
 _RECORD: Mapping[str, _Check] = {
     "id": _is_text,

@@ -2,11 +2,9 @@
 
 import re
 import shlex
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..config import Config
@@ -57,10 +55,11 @@ def record_of(folder: RunFolder, recipe: str, config: Config, *, command: str | 
             ensemble=result["ensemble"],
             epochs=result["epochs"],
             paper_epochs=config.epochs,
-            teacher=_taken(TeacherRun, teachers[-1]) if teachers else None,
+            # Older runs do not say where their teacher was trained.
+            teacher=_taken(TeacherRun, {"device": None, **teachers[-1]}) if teachers else None,
             overrides=_overrides(settings, config.as_dict()),
             command=portable(started[0]["command"] if command is None else command),
-            commit=source_commit(),
+            commit=_commit(event["environment"].get("commit") for event in started),
             package=environment["package"],
             hardware=_taken(Hardware, environment),
             seconds=result["seconds"],
@@ -77,6 +76,14 @@ def record_of(folder: RunFolder, recipe: str, config: Config, *, command: str | 
 def _taken(kind: type[_Kind], values: Mapping[str, Any]) -> _Kind:
     """The fields of a dataclass, from something that has them and more."""
     return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
+def _commit(found: Iterable[str | None]) -> str | None:
+    """Of all sittings one after the other: the one that all agree on, or each that there is, in order."""
+    commits = list(dict.fromkeys(found))
+    if len(commits) == 1:
+        return commits[0]
+    return ", ".join(commit or "unknown" for commit in commits)
 
 
 def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +109,8 @@ def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, A
     return {key: portable(value) if isinstance(value, str) else value for key, value in plain.items()}
 
 
-_PATH = re.compile(r"""(?:(?<=[\s=,'"\[{(])|^)[~/][^\s,'"\]})]*""")
+# Also as an address without a host, file:///home/a; https://example.org/a means the same everywhere.
+_PATH = re.compile(r"""(?:(?<=[\s=,'"\[{(])|^)(?:file:|[a-z][a-z0-9+.-]*://)?[~/][^\s,'"\]})]*""", re.IGNORECASE)
 
 
 def portable(text: str) -> str:
@@ -116,30 +124,10 @@ def portable(text: str) -> str:
     replaced = []
     for word in words:
         option, equals, value = word.partition("=")
-        if word.startswith(("/", "~")):
+        if _PATH.match(word):
             replaced.append(PLACE)
-        elif equals and value.startswith(("/", "~")):
+        elif equals and _PATH.match(value):
             replaced.append(f"{option}={PLACE}")
         else:
             replaced.append(_PATH.sub(PLACE, word))
     return shlex.join(replaced)
-
-
-def source_commit() -> str | None:
-    """The commit that this package runs from, with "-dirty" where its files differ; None outside a git checkout."""
-    package = Path(__file__).parents[1]
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "--no-optional-locks", *words], cwd=package, capture_output=True, text=True, check=False
-            )
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # An installed copy may lie inside the checkout of something else.
-    if git("ls-files", "--error-unmatch", str(Path(__file__))) is None:
-        return None
-    commit = git("rev-parse", "HEAD")
-    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--", ".") else commit

@@ -47,10 +47,11 @@ def write(folder: str | Path) -> Path:
 def write_evidence(folder: str | Path) -> Path:
     """Write README.md beside the ledger.json in a folder; an older one is replaced.
 
-    The same runs give the same bytes, in whatever order they were entered.
+    The same runs give the same bytes, in whatever order they were entered; figure3.svg is shown where it is there too.
+    The ledger is held meanwhile: of several processes none replaces the page of one that knew more runs.
 
     Returns: the path of the page.
-    Raises: LedgerError where there is no ledger, or it is damaged.
+    Raises: LedgerError where there is no ledger, it is damaged, or somebody else holds it for half a minute.
     """
     from ._evidence import render
 
@@ -58,7 +59,8 @@ def write_evidence(folder: str | Path) -> Path:
     if not source.is_file():
         raise LedgerError(f"{source} is not there; give the folder of a ledger, such as evidence")
     page = source.with_name("README.md")
-    write_text(page, render(ledger.read(source)))
+    with ledger.locked(source):
+        write_text(page, render(ledger.read(source), figure3=source.with_name("figure3.svg").is_file()))
     return page
 
 

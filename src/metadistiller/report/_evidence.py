@@ -8,7 +8,7 @@ from metadistiller.recipes.paper import NAMES
 
 from ._ablations import ablations
 from ._cost import costs, machine
-from ._groups import Group, accuracy, counterpart, epochs_of, gain, group, shown, told
+from ._groups import Group, accuracy, counterpart, epochs_of, gain, group, shown, tabled, told
 from ._markdown import code, table, text
 
 Groups = Mapping[str, list[Group]]
@@ -25,11 +25,18 @@ stands what it quotes from Be Your Own Teacher. An empty cell has not been run.
 
 `(1; 3 of 200 epochs)` marks a run that is shorter than its recipe, and `NAME=VALUE` one with other settings: they say
 that the pipeline works, and nothing about the paper's number. Runs of different length or settings are never averaged
-together, and only runs of the same length and settings are compared."""
+together, and only runs of the same length and settings are compared. Runs on other data, or of another network than
+their recipe's, stand in the list of runs alone.
+
+Where several machines have run the same seed, the earliest run stands in the tables, and all of them in the list of
+runs."""
 
 DIFFERENCES = """\
 Percentage points, paired by seed: the same seed gives the same initial network and the same order of images. In
-parentheses the 95 % confidence interval of the mean (Student's t) and the number of pairs."""
+parentheses the 95 % confidence interval of the mean (Student's t) and the number of pairs. Where several machines have
+run a seed, its pair is of two runs on the same machine if there are such, and of the earliest runs otherwise."""
+
+FIGURE3 = "![Soft targets, exits and final output of test images, and their mean entropies](figure3.svg)"
 
 COMPARISONS = (
     *((method, "plain") for method in ("dsn", "self_distillation", "metadistiller")),
@@ -39,13 +46,20 @@ COMPARISONS = (
 )
 
 
-def render(records: Sequence[Record]) -> str:
-    """The page; the same records, in any order, give the same text."""
-    groups = group(records)
+def render(records: Sequence[Record], *, figure3: bool = False) -> str:
+    """The page; the same records, in any order, give the same text.
+
+    Args:
+        figure3: whether figure3.svg stands beside the page.
+    """
+    comparable = [record for record in records if tabled(record)]
+    groups = group(comparable)
     parts = [HEAD, _extent(records, groups)]
     for name in paper.TABLES:
         parts += _accuracies(name, groups)
-    parts += [*_differences(groups), *costs(records), *ablations(groups), *_runs(groups)]
+    parts += [*_differences(groups), *costs(comparable), *ablations(groups)]
+    parts += ["## Figure 3", FIGURE3] if figure3 else []
+    parts += _runs(group(records))
     return "\n\n".join(parts) + "\n"
 
 
@@ -157,9 +171,14 @@ def _run(record: Record) -> str:
             f"final {teacher.final:.2f}"
         )
     facts += [f"{_hours(record.seconds)}, {record.peak_memory_mb:,.0f} MiB", machine(record.hardware)]
-    commit, dirty, _ = (record.commit or "unknown").partition("-dirty")
-    facts += [f"metadistiller {text(record.package)}, commit {text(commit[:12] + dirty)}", record.date]
+    commits = ", ".join(map(_short, (record.commit or "unknown").split(", ")))
+    facts += [f"metadistiller {text(record.package)}, commit {text(commits)}", record.date]
     return f"- **{text(record.recipe)}** {'; '.join(facts)}\n  {code(record.command)}".rstrip()
+
+
+def _short(commit: str) -> str:
+    digits, dirty, _ = commit.partition("-dirty")
+    return digits[:12] + dirty
 
 
 def _hours(seconds: float) -> str:

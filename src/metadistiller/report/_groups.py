@@ -1,4 +1,4 @@
-"""Runs of the ledger in groups that differ in their seed alone, and what can be said of two such groups."""
+"""Runs of the ledger in groups that differ in seed and machine alone, and what can be said of two such groups."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ class Group:
     """Runs of one recipe with the same epochs, the same overrides, and teachers of the same epochs.
 
     Attributes:
-        records: by seed; at least one.
+        records: by seed, and of each seed the earliest first, for several machines may have run it; at least one.
     """
 
     records: tuple[Record, ...]
@@ -36,11 +36,20 @@ class Group:
         full = self.first.paper_epochs
         return not self.first.overrides and self.first.epochs == full and self.teacher_epochs in (None, full)
 
-    def values(self, output: Output) -> dict[int, float]:
-        """Percent by seed; no ensemble where there is nothing but the final output."""
-        if output == "ensemble" and not self.first.exits:
-            return {}
-        return {record.seed: getattr(record, output) for record in self.records}
+    @property
+    def counted(self) -> tuple[Record, ...]:
+        """The earliest run of each seed: the same seed on a second machine is no second seed."""
+        found: dict[int, Record] = {}
+        for record in self.records:
+            found.setdefault(record.seed, record)
+        return tuple(found.values())
+
+    def values(self, output: Output) -> list[float]:
+        """Percent, of `counted`; none of the ensemble where there is nothing but the final output."""
+        return [getattr(record, output) for record in self.counted] if self.has(output) else []
+
+    def has(self, output: Output) -> bool:
+        return output == "final" or bool(self.first.exits)
 
 
 def family(overrides: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -51,6 +60,11 @@ def family(overrides: Mapping[str, Any], *names: str) -> dict[str, Any]:
 def others(overrides: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """Those overrides that are not."""
     return {key: value for key, value in overrides.items() if key.partition(".")[0] not in names}
+
+
+def tabled(record: Record) -> bool:
+    """Whether a run can stand beside the paper's: not on other data, and not of another network."""
+    return not family(record.overrides, "data", "model")
 
 
 def told(value: object) -> str:
@@ -68,12 +82,12 @@ def group(records: Iterable[Record]) -> dict[str, list[Group]]:
 
     def preference(item: Group) -> tuple[Any, ...]:
         overrides = item.first.overrides
-        length = (-item.first.epochs, -(item.teacher_epochs or 0), -len(item.records))
+        length = (-item.first.epochs, -(item.teacher_epochs or 0), -len(item.counted))
         return (not item.in_full, bool(overrides), *length, told(dict(overrides)))
 
     groups: dict[str, list[Group]] = {}
     for same in sorted_in.values():
-        found = Group(tuple(sorted(same, key=lambda record: record.seed)))
+        found = Group(tuple(sorted(same, key=lambda record: (record.seed, record.date, record.id))))
         groups.setdefault(found.first.recipe, []).append(found)
     return {recipe: sorted(groups[recipe], key=preference) for recipe in sorted(groups)}
 
@@ -94,11 +108,21 @@ def counterpart(item: Group, candidates: Iterable[Group]) -> Group | None:
 
 def difference(ours: Group, theirs: Group, output: Output) -> tuple[Difference, int] | None:
     """Of ours - theirs over their common seeds, and how many those are; None where there are none."""
-    mine, its = ours.values(output), theirs.values(output)
-    seeds = sorted(mine.keys() & its.keys())
-    if not seeds:
+    found = _pairs(ours, theirs) if ours.has(output) and theirs.has(output) else []
+    if not found:
         return None
-    return paired_difference([mine[seed] for seed in seeds], [its[seed] for seed in seeds]), len(seeds)
+    values = [(getattr(mine, output), getattr(its, output)) for mine, its in found]
+    return paired_difference([mine for mine, _ in values], [its for _, its in values]), len(found)
+
+
+def _pairs(ours: Group, theirs: Group) -> list[tuple[Record, Record]]:
+    """One for each common seed: on the same hardware where there is such a pair, otherwise of the earliest runs."""
+    found = []
+    for first in ours.counted:
+        every = [(mine, its) for mine in ours.records for its in theirs.records if mine.seed == its.seed == first.seed]
+        same = [pair for pair in every if pair[0].hardware == pair[1].hardware]
+        found += (same or every)[:1]
+    return found
 
 
 # -- as text ----------------------------------------------------------------------------------------------------------
@@ -125,7 +149,7 @@ def marks(item: Group) -> list[str]:
 
 def accuracy(item: Group | None, output: Output, *, marked: bool = True) -> str:
     """'79.05 ± 0.21 (3)': mean, deviation and number of seeds, and, if `marked`, in what it is not the recipe's run."""
-    values = list(item.values(output).values()) if item else []
+    values = item.values(output) if item else []
     if item is None or not values:
         return ""
     mean, deviation = mean_and_deviation(values)
