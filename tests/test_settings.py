@@ -491,6 +491,8 @@ def test_a_file_s_options_of_a_member_give_way_to_another_member() -> None:
     assert from_yaml(file).teacher is not None
     found = from_yaml(file, "--method", "plain")
     assert (found.method.name, found.teacher, found.epochs) == ("plain", None, 3)
+    # A file that contradicts itself is not put right in silence: it is refused when the run is put together.
+    assert from_yaml(file.replace("name: kd\n  alpha: 0.3", "name: plain")).teacher is not None
     # Of the same member it still holds.
     assert from_yaml(file, "--method", "kd").method.options["alpha"] == 0.3
     with pytest.raises(UnknownName, match="alpha"):

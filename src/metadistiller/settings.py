@@ -64,13 +64,15 @@ def parse(
         words = [*words, *method]
     # Once: finding out what lies at a path reads the disk.
     from_files, words = _expand_short_forms(from_files), _expand_short_forms(words)
-    from_files = _of_the_same(from_files, _names(from_files), _names(words))
+    in_files, in_words = _names(from_files), _names(words)
+    from_files = _of_the_same(from_files, in_files, in_words)
     everything = _without_earlier_teachers([*from_files, *words])
     names = _names(everything)
     config = recipe(base or _recipe_for(names.get("data")))
     members = {family: find(*FAMILIES[family], names.get(family, getattr(config, family).name)) for family in FAMILIES}
-    if members["method"].partner is None and (method is not None or "teacher" not in _names(words)):
-        # A row without a second network beside others that have one, or a file of a method that had one.
+    another = "method" in in_files and in_words.get("method", in_files["method"]) != in_files["method"]
+    if members["method"].partner is None and (method is not None or (another and "teacher" not in in_words)):
+        # A row without a second network beside others that have one; or a file's teacher, whose method was replaced.
         everything = [word for word in everything if not word.startswith(("--teacher.", _NO_TEACHER))]
         names.pop("teacher", None)
     if teacher := _teacher_name(everything, names, config, members["method"]):
