@@ -218,6 +218,7 @@ def figure3(run: Run, evidence: Path) -> Path:
     path = evidence / "figure3.svg"
     _, values = assemble.figure3(run.folder.path, out=path)
     write_json(path.with_suffix(".json"), values)
-    # Again, for it shows the figure where there is one.
-    report.write_evidence(evidence)
+    if (evidence / "ledger.json").exists():
+        # Again, for the page shows the figure where there is one.
+        report.write_evidence(evidence)
     return path
