@@ -158,11 +158,11 @@ def test_what_is_finished_is_entered_once(runs: list[reproduce.Run], tmp_path: P
 
 
 def test_a_budget_stops_a_run_and_the_same_call_finishes_it(runs: list[reproduce.Run], tmp_path: Path) -> None:
-    long = replace(runs[0], config=replace(runs[0].config, epochs=40, evaluate_every=40))
+    long = replace(runs[0], config=replace(runs[0].config, epochs=12, evaluate_every=12))
     whole = replace(long, folder=RunFolder(tmp_path / "whole"))
     assert reproduce.reproduce([whole], tmp_path / "other", budget=NO_LIMIT, tell=print)
     evidence, told = tmp_path / "evidence", list[str]()
-    assert not reproduce.reproduce([long, runs[1]], evidence, budget=Budget(0.5), tell=told.append)
+    assert not reproduce.reproduce([long, runs[1]], evidence, budget=Budget(0.1), tell=told.append)
     assert "stopped in time" in told[-1]
     assert not (evidence / "ledger.json").exists()
     assert not runs[1].folder.path.exists()

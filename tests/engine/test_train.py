@@ -99,8 +99,9 @@ def test_resume_from_every_update_of_a_run_with_two_meta_epochs(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three epochs of three steps, 9 student and 6 generator updates: also between the two players of one step."""
-    whole = digest(train(tiny_config, tmp_path / "whole"))
-    stepwise = replace(tiny_config, checkpoint_every_steps=1)
+    config = replace(tiny_config, evaluate_every=3)
+    whole = digest(train(config, tmp_path / "whole"))
+    stepwise = replace(config, checkpoint_every_steps=1)
     for updates in range(15):
         broken = tmp_path / f"broken-{updates}"
         interrupt_after(monkeypatch, updates)
