@@ -106,6 +106,11 @@ def _method_member(config: Config) -> Member:
     return member
 
 
+def is_taught(config: Config) -> bool:
+    """Whether its method learns from a trained teacher. Raises: as _method_member."""
+    return _method_member(config).partner == "teacher"
+
+
 def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None) -> Job:
     """A run ready to train; `config` is resolved for this machine, and every default written out, first."""
     config = machines.resolve(written_out(config))
@@ -220,7 +225,7 @@ def _run(jobs: list[Job], folder: RunFolder, *, quiet: bool, command: str, stop:
     job = jobs.pop()
     with folder.locked():
         config, dataset, teacher = job.config, job.dataset, job.config.teacher
-        if teacher is not None and _method_member(config).partner == "teacher":
+        if teacher is not None and is_taught(config):
             # It was made to be checked; the one that trains knows its teacher.
             del job
             if not folder.teacher.exists():

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .apart import check_same, train_apart
-from .assemble import written_out
+from .assemble import is_taught, written_out
 from .config import Choice, Config
 from .engine.machine import resolve
 from .errors import RunError
-from .lookup import FAMILIES, find
 from .paired import mean_and_deviation, paired_difference
 from .records import RunFolder, read_json, write_json, write_text
 
@@ -26,11 +25,13 @@ class Pair:
         label: the row: a method, with its options where it was given any.
         config: what to train.
         folder: where.
+        teaches: whether it is the teacher of other rows, and no row to compare.
     """
 
     label: str
     config: Config
     folder: RunFolder
+    teaches: bool = False
 
 
 def plan(configs: dict[str, Config], seeds: Sequence[int], out: Path) -> list[Pair]:
@@ -42,11 +43,11 @@ def plan(configs: dict[str, Config], seeds: Sequence[int], out: Path) -> list[Pa
     for seed, (label, config) in itertools.product(seeds, configs.items()):
         pair = _pair(label, replace(config, seed=seed), out)
         teacher = config.teacher
-        if teacher is not None and teacher.run is None and _is_taught(config):
+        if teacher is not None and teacher.run is None and is_taught(config):
             # Trained once for all rows of a seed, instead of by each of them.
             model = Choice(name=teacher.name, options=teacher.options)
             plain = replace(config, seed=seed, model=model, method=Choice(name=BASELINE), teacher=None)
-            first = _pair(f"teacher {teacher.name}", plain, out)
+            first = replace(_pair(f"teacher {teacher.name}", plain, out), teaches=True)
             pairs.setdefault(str(first.folder), first)
             pair = replace(pair, config=replace(pair.config, teacher=replace(teacher, run=str(first.folder))))
         check_same(pair.folder, pair.config)
@@ -57,10 +58,6 @@ def plan(configs: dict[str, Config], seeds: Sequence[int], out: Path) -> list[Pa
 def _pair(label: str, config: Config, out: Path) -> Pair:
     name = label.replace(":", "-").replace("=", "_").replace("/", "_").replace(" ", "-")
     return Pair(label, resolve(written_out(config)), RunFolder(out / name / f"s{config.seed}"))
-
-
-def _is_taught(config: Config) -> bool:
-    return find(*FAMILIES["method"], config.method.name).partner == "teacher"
 
 
 def run(pairs: Sequence[Pair], out: Path, *, tell: Callable[[str], None], command: str) -> dict[str, Any]:
@@ -99,11 +96,12 @@ def write_summary(pairs: Sequence[Pair], out: Path, *, command: str) -> dict[str
         finished = results.setdefault(pair.label, {})
         if pair.folder.finished:
             finished[pair.config.seed] = read_json(pair.folder.result)
+    teachers = {pair.label for pair in pairs if pair.teaches}
     rows = [
-        _row(label, finished, {} if label.startswith("teacher ") else results.get(BASELINE, {}))
+        _row(label, finished, {} if label in teachers else results.get(BASELINE, {}))
         for label, finished in results.items()
     ]
-    first = next(pair for pair in pairs if not pair.label.startswith("teacher ")).config
+    first = next(pair for pair in pairs if not pair.teaches).config
     summary = {
         "command": command,
         "data": first.data.as_dict(),

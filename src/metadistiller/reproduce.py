@@ -18,7 +18,6 @@ from .budget import Budget
 from .config import Config, Teacher
 from .engine.machine import resolve
 from .errors import ConfigError, LedgerError, Paused, RunError, UnknownName
-from .lookup import FAMILIES, find
 from .recipes import recipe
 from .records import RunFolder, read_json, write_json
 
@@ -132,7 +131,7 @@ def _with_teacher(
 ) -> Iterator[Run]:
     """The run, after its teacher's where it has one."""
     run = _run(paper.run_name(row, method), options, seed, read, words, out)
-    if find(*FAMILIES["method"], method).partner != "teacher":
+    if not assemble.is_taught(run.config):
         yield run
         return
     # What is said of the method is the student's.

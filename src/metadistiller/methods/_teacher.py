@@ -1,15 +1,12 @@
 """What kd, fitnet and attention_transfer share: a trained network that teaches and never moves."""
 
-from abc import abstractmethod
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from ..data import Batch
 from ..errors import ConfigError
 from ..nn import Backbone
-from ._base import Losses, Method, Objective, Player, Setting
+from ._bare import BareNetwork
+from ._base import Setting
 
 
 def check_partner(partner: Backbone | None, backbone: Backbone, *, missing: str) -> Backbone:
@@ -65,31 +62,9 @@ class FrozenTeacher:
         return self.network.stages(images, upto=upto)
 
 
-class Taught(Method):
-    """The network and nothing else learns, and a frozen teacher helps; methods differ in the loss alone."""
+class Taught(BareNetwork):
+    """The network and nothing else learns, and a frozen teacher helps."""
 
     def __init__(self, setting: Setting, *, method: str) -> None:
-        super().__init__()
-        self.student = setting.backbone
+        super().__init__(setting)
         self._teacher = FrozenTeacher(setting, method=method)
-        self._label_smoothing = setting.label_smoothing
-
-    @abstractmethod
-    def loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
-        """The student's loss on one batch."""
-
-    def players(self) -> dict[str, Player]:
-        return {"student": Player(self.student, "sgd")}
-
-    def objectives(self, epoch: int) -> tuple[Objective, ...]:
-        return (Objective(of="student", loss=self.loss),)
-
-    def exits(self, images: Tensor) -> list[Tensor]:
-        return [self.student(images)]
-
-    def soft_targets(self, images: Tensor) -> list[Tensor]:
-        # Soft targets are those of early exits, and there are none.
-        return []
-
-    def deployable(self) -> Backbone:
-        return self.student

@@ -4,6 +4,8 @@ A family is one module with Options, NAMES and `build(options, num_classes) -> B
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -91,6 +93,16 @@ class _Stages(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.backbone.stages(images)
+
+
+def run_between(layers: nn.Sequential, cuts: Sequence[int], images: Tensor, upto: int | None) -> list[Tensor]:
+    """F_1..F_upto of a network that is one sequence of layers: stage k is layers cuts[k-1] to cuts[k] - 1."""
+    x = images
+    maps = []
+    for begin, end in list(pairwise(cuts))[:upto]:
+        x = layers[begin:end](x)
+        maps.append(x)
+    return maps
 
 
 def initialise(module: nn.Module) -> None:

@@ -11,7 +11,6 @@ sec. 3.3 of the paper has it, and it comes nearest to the paper's baseline (docs
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -21,7 +20,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
 from ...config import require
-from ._base import Backbone, initialise
+from ._base import Backbone, initialise, run_between
 
 # Expansion, channels and blocks of each group, then the stride of its first block in the two forms.
 GROUPS = (
@@ -115,12 +114,7 @@ class MobileNetV2(Backbone):
         return 4
 
     def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
-        x = images
-        maps = []
-        for begin, end in list(pairwise(self._cuts))[:upto]:
-            x = self.features[begin:end](x)
-            maps.append(x)
-        return maps
+        return run_between(self.features, self._cuts, images, upto)
 
     def head(self, features: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(self.features[self._cuts[-1] :](features), 1)

@@ -9,14 +9,13 @@ average and a linear layer as its exit; F_4 before the fifth, so that every stag
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...config import require
-from ._base import Backbone, initialise
+from ._base import Backbone, initialise, run_between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +91,7 @@ class VGG(Backbone):
         return 4
 
     def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
-        x = images
-        maps = []
-        for begin, end in list(pairwise(self._cuts))[:upto]:
-            x = self.features[begin:end](x)
-            maps.append(x)
-        return maps
+        return run_between(self.features, self._cuts, images, upto)
 
     def head(self, features: Tensor) -> Tensor:
         pooled = self.avgpool(self.features[self._cuts[-1] :](features))
