@@ -207,6 +207,39 @@ def test_list_one_family(what: str, capsys: Captured) -> None:
     assert [line.split()[0] for line in lines] == list(names)
 
 
+# Where the time goes
+
+
+TINY = (
+    *("--data.train_per_class", "4", "--model.width", "4", "--epochs", "2", "--batch_size", "16", "--threads", "1"),
+    *("--precision", "float32", "--memory_format", "contiguous", "--eval_batch_size", "400"),
+)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_profile_is_shown_where_it_was_asked_for(asked: bool, tmp_path: Path, capsys: Captured) -> None:
+    run = tmp_path / "run"
+    assert main(["train", *TINY, "--method", "plain", *(["--profile"] if asked else []), "--out", str(run)]) == 0
+    out = capsys.readouterr().out
+    table = out.partition("where the time went, over ")[2]
+    for text in ("share, %", "ms a call", "data", "student", "evaluation", "checkpoints", "other"):
+        assert (text in table) == asked
+    assert out.splitlines()[-1] == str(run)
+    assert ("Where the time went" in (run / "report.html").read_text(encoding="utf-8")) == asked
+    assert ('"profile"' in (run / "events.jsonl").read_text(encoding="utf-8")) == asked
+    assert "profile" not in (run / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_a_profile_goes_on_where_the_run_does(tmp_path: Path, capsys: Captured) -> None:
+    run = str(tmp_path / "run")
+    assert main(["train", *TINY, "--profile", "--quiet", "--budget", "0.01s", "--out", run]) == 3
+    assert capsys.readouterr().out == ""
+    assert main(["resume", run, "--profile"]) == 0
+    title, table = capsys.readouterr().out.partition("where the time went, over ")[2].split("\n", maxsplit=1)
+    assert "sittings" not in title
+    assert "forward-mode" in table
+
+
 # Requests that cannot be meant: 2
 
 

@@ -264,6 +264,47 @@ def test_importing_and_writing_need_no_torch(fake_run: FakeRun) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def profiled(folder: RunFolder, **parts: tuple[float, int]) -> RunFolder:
+    """The run, with so many seconds and calls of each part in one sitting."""
+    told = {name: {"seconds": seconds, "calls": calls} for name, (seconds, calls) in parts.items()}
+    folder.append_event("profile", parts=told, seconds=372.4)
+    return folder
+
+
+def test_where_the_time_went_is_shown_where_it_was_measured(fake_run: FakeRun, page: Page) -> None:
+    title = "Where the time went"
+    assert title not in page.sections
+    assert "rect" not in {tag for tag, _ in page.tags}
+    folder = profiled(fake_run(), other=(40.0, 1), student=(90.0, 600), generator=(270.0, 1000))
+    found = written(folder)
+    assert list(found.sections) == [*list(page.sections)[:-1], title, "Environment"]
+    (table,) = [table for table in found.tables if table[0][0] == "Part"]
+    assert table == [
+        ["Part", "Seconds", "Share, %", "", "Calls", "ms a call"],
+        ["generator", "270.00", "67.5", "", "1,000", "270.00"],
+        ["student", "90.00", "22.5", "", "600", "150.00"],
+        ["other", "40.00", "10.0", "", "", ""],
+    ]
+    assert [given["width"] for tag, given in found.tags if tag == "rect"] == ["67.5", "22.5", "10.0"]
+    assert "Measured over 400.0 s." in found.sections[title]
+
+
+def test_times_of_all_sittings_add_up_and_say_what_they_are_of(fake_run: FakeRun) -> None:
+    folder = profiled(fake_run(), student=(60.0, 10))
+    folder.append_event("resume", command="metadistiller resume", environment={})
+    folder.append_event("resume", command="metadistiller resume", environment={})
+    found = written(profiled(folder, student=(40.0, 30)))
+    assert "Measured over 100.0 s of 372.4 s, in 2 of 3 sittings." in found.sections["Where the time went"]
+    (table,) = [table for table in found.tables if table[0][0] == "Part"]
+    assert table[1:] == [["student", "100.00", "100.0", "", "40", "2,500.00"]]
+
+
+def test_a_hostile_part_is_only_text(fake_run: FakeRun) -> None:
+    found = written(profiled(fake_run(), **{"<script>\x07": (1.0, 1)}))
+    assert "script" not in {tag for tag, _ in found.tags}
+    assert "<script>\ufffd" in found.sections["Where the time went"]
+
+
 def test_a_folder_that_is_no_run_is_refused(fake_run: FakeRun) -> None:
     with pytest.raises(CheckpointError, match="is no run folder"):
         report.write(fake_run().path / "checkpoints")
@@ -305,6 +346,17 @@ def test_a_damaged_file_is_named(fake_run: FakeRun, name: str, text: str) -> Non
     folder = fake_run()
     (folder.path / name).write_text(text)
     with pytest.raises(CheckpointError, match=re.escape(name)):
+        report.write(folder.path)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[1], {"student": 3}, {"student": {"seconds": "long", "calls": 1}}, {"student": {"seconds": -1, "calls": 1}}],
+)
+def test_a_damaged_profile_is_named(fake_run: FakeRun, parts: Any) -> None:
+    folder = fake_run()
+    folder.append_event("profile", parts=parts)
+    with pytest.raises(CheckpointError, match=r"events\.jsonl does not hold"):
         report.write(folder.path)
 
 

@@ -7,7 +7,12 @@ from typing import Any
 
 from ..budget import Budget, seconds
 from ..errors import ConfigError, UnknownName
+from ..timing import HEADINGS, Profile
 
+PROFILE = (
+    "measure where the time goes, part by part, and show it at the end and in the report; trains the same network, but "
+    "a GPU is waited for at each part, which makes the run slower there"
+)
 BUDGET = "time after which the run is saved and stops, such as 25m or 1h30m; exit code 3"
 
 
@@ -53,6 +58,11 @@ def print_evaluation(title: str, evaluation: Mapping[str, Any]) -> None:
         for output in evaluation["outputs"]
     ]
     print_table(f"{title}: accuracy in percent of {count:,} test images", ("output", "top-1", "top-5"), rows)
+
+
+def print_profile(profile: Profile, run_seconds: float) -> None:
+    rows = [profile.cells(part) for part in profile.parts]
+    print_table(f"where the time went, {profile.coverage(run_seconds)}", HEADINGS, rows)
 
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -6,7 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, Paused
-from ._words import BUDGET, budget_of, command_line, parse, parser_of, print_evaluation, print_table
+from ..records import RunFolder
+from ..timing import profile_of
+from ._words import (
+    BUDGET,
+    PROFILE,
+    budget_of,
+    command_line,
+    parse,
+    parser_of,
+    print_evaluation,
+    print_profile,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -18,19 +30,26 @@ def train(words: list[str]) -> None:
     """Train a network and write a run folder: metadistiller train [RECIPE] [--OPTION VALUE ...]"""
     from ..settings import parse as settings_of
 
-    def add(parser: "ArgumentParser") -> None:
-        parser.add_argument("--out", type=str, default=None, help="the run folder; new or empty")
-        parser.add_argument("--quiet", action="store_true", help="print the folder only")
-        parser.add_argument("--budget", type=str, default=None, help=BUDGET)
-
-    settings = settings_of(words, command="metadistiller train", add_extras=add)
+    settings = settings_of(words, command="metadistiller train", add_extras=_add_train)
     extras = settings.extras
     budget = budget_of(extras["budget"])
     from .. import assemble
+    from ..engine.machine import keep_freed_memory
 
+    keep_freed_memory()
     command = command_line("train", words)
-    trained = assemble.train(settings.config, extras["out"], quiet=extras["quiet"], command=command, stop=budget.spent)
-    _report(trained, quiet=extras["quiet"])
+    quiet, profile = extras["quiet"], extras["profile"]
+    trained = assemble.train(
+        settings.config, extras["out"], quiet=quiet, command=command, stop=budget.spent, profile=profile
+    )
+    _report(trained, quiet=quiet, profile=profile)
+
+
+def _add_train(parser: "ArgumentParser") -> None:
+    parser.add_argument("--out", type=str, default=None, help="the run folder; new or empty")
+    parser.add_argument("--quiet", action="store_true", help="print the folder only")
+    parser.add_argument("--budget", type=str, default=None, help=BUDGET)
+    parser.add_argument("--profile", action="store_true", help=PROFILE)
 
 
 def resume(words: list[str]) -> None:
@@ -39,20 +58,27 @@ def resume(words: list[str]) -> None:
     parser.add_argument("run", help="the run folder")
     parser.add_argument("--quiet", action="store_true", help="print the folder only")
     parser.add_argument("--budget", help=BUDGET)
+    parser.add_argument("--profile", action="store_true", help=PROFILE)
     given = parse(parser, words)
     budget = budget_of(given.budget)
     from .. import assemble
+    from ..engine.machine import keep_freed_memory
 
+    keep_freed_memory()
     command = command_line("resume", words)
-    _report(assemble.resume(given.run, quiet=given.quiet, command=command, stop=budget.spent), quiet=given.quiet)
+    trained = assemble.resume(given.run, quiet=given.quiet, command=command, stop=budget.spent, profile=given.profile)
+    _report(trained, quiet=given.quiet, profile=given.profile)
 
 
-def _report(trained: Any, *, quiet: bool) -> None:
+def _report(trained: Any, *, quiet: bool, profile: bool) -> None:
     if not quiet:
         print_evaluation(
             f"{trained.result['network']}, {trained.result['method']}, {trained.result['data']}",
             json.loads((trained.folder / "evaluation.json").read_text(encoding="utf-8")),
         )
+        found = profile_of(RunFolder(trained.folder).read_events()) if profile else None
+        if found is not None:
+            print_profile(found, trained.result["seconds"])
         print(f"report: {trained.folder / 'report.html'}")
     print(trained.folder)
 

@@ -9,7 +9,7 @@ from . import _curves
 from ._charts import Chart, bars, drawing, matrix
 from ._exhibits import MOST_CLASSES, rows_of, stages_of
 from ._run import Evaluation, Exhibit, Run
-from ._tables import accuracies, cost, entropies, environment, headline, most_confused
+from ._tables import accuracies, cost, entropies, environment, headline, most_confused, times
 
 MATRIX_CLASSES = 30  # more would not be legible
 
@@ -56,6 +56,7 @@ def render(run: Run) -> str:
         selected=len(classes) > MOST_CLASSES + 1,
         confused=most_confused(run.evaluation),
         cost=cost(run),
+        times=times(run),
         environment=environment(run),
     )
 

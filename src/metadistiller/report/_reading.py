@@ -13,6 +13,7 @@ from typing import Any
 
 from metadistiller.errors import CheckpointError
 from metadistiller.records import RunFolder, read_json
+from metadistiller.timing import profile_of
 
 from ._run import Entropy, Epoch, Evaluation, Exhibit, Output, Result, Run, Series
 
@@ -69,6 +70,7 @@ def read(folder: RunFolder) -> Run:
         starts = [event for event in events if event["event"] in ("start", "resume")]
         # A resumed run does its last epochs again; what was timed last is what the results hold.
         timed = {event["epoch"]: _epoch(event) for event in events if event["event"] == "epoch"}
+        profile = profile_of(events)
         command, environment = str(starts[-1]["command"]), dict(starts[-1]["environment"])
     return Run(
         settings=folder.config.read_text(encoding="utf-8"),
@@ -82,6 +84,7 @@ def read(folder: RunFolder) -> Run:
         command=printable(command),
         environment=environment,
         sittings=len(starts),
+        profile=profile,
     )
 
 

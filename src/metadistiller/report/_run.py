@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from metadistiller.timing import Profile
+
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
@@ -113,6 +115,7 @@ class Run:
     """Everything the page shows; `settings` is config.yaml word for word, `schedule` the learning rate's.
 
     `entropy` is None in a run from before it was recorded; so are the outputs of the exits in `exhibits` then.
+    `profile` is None where nobody asked for it.
     """
 
     settings: str
@@ -126,3 +129,4 @@ class Run:
     command: str
     environment: dict[str, Any]
     sittings: int
+    profile: Profile | None

@@ -142,6 +142,28 @@ def cost(run: Run) -> list[tuple[str, str]]:
     return rows
 
 
+@dataclass(frozen=True)
+class Times:
+    """Where the time went.
+
+    Attributes:
+        coverage: over how much of the run that was measured.
+        rows: part, seconds, share in percent, calls, milliseconds a call; what a part has not is "".
+    """
+
+    coverage: str
+    rows: list[list[str]]
+
+
+def times(run: Run) -> Times | None:
+    """None where it was not measured."""
+    profile = run.profile
+    if profile is None:
+        return None
+    rows = [[printable(cell) for cell in profile.cells(part)] for part in profile.parts]
+    return Times(profile.coverage(run.result.seconds), rows)
+
+
 def environment(run: Run) -> list[tuple[str, str]]:
     return [("command", run.command), *((str(key), _plain(value)) for key, value in run.environment.items())]
 
