@@ -147,9 +147,9 @@ class Config:
         label_smoothing: mass moved from the label to all classes in every hard-label loss of training, 0 to below 1.
         seed: of everything that is drawn; on a processor the same seed, machine and threads give the same bits.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
-        precision: of the student's step: float32, bfloat16 (autocast), or auto: bfloat16 where the processor has it.
-            The meta step and evaluation are float32 always.
-        memory_format: contiguous, channels_last, or auto: channels_last with bfloat16, where it helps.
+        precision: of training: float32, bfloat16 (autocast), or auto: what is faster for this network on this machine,
+            measured once and kept (engine/formats.py). Evaluation is float32 always.
+        memory_format: contiguous, channels_last, or auto: as with precision.
         threads: processor threads, >= 1, or null for torch's own choice. The number changes the last bits.
         evaluate_every: epochs between evaluations on the test set (the last epoch always is evaluated); >= 1.
         eval_batch_size: images a step in evaluation; >= 1.

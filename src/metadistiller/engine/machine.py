@@ -1,5 +1,6 @@
 """Where a run happens: device, precision, memory format, and how much memory it took."""
 
+import ctypes
 import platform
 import resource
 import sys
@@ -17,6 +18,7 @@ from ..config import Config
 from ..data import seeded
 from ..errors import ConfigError
 from ..records import source_commit
+from .formats import CANDIDATES, Formats, fastest
 
 
 def processor_name() -> str:
@@ -54,15 +56,44 @@ def resolve(config: Config) -> Config:
         raise ConfigError(f"device is {name!r}, but torch sees {torch.cuda.device_count()} GPUs; take another, or cpu")
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device is {name!r}; take auto, cpu, cuda or cuda:N")
-    precision = config.precision
-    if precision == "auto":
-        precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
-    layout = config.memory_format
-    if layout == "auto":
-        # Measured: channels_last pays together with bfloat16 (1.9 x on WRN-16-1), and not without.
-        layout = "channels_last" if precision == "bfloat16" else "contiguous"
     threads = config.threads or torch.get_num_threads()
+    precision, layout = _formats(config, device, threads)
     return replace(config, device=str(device), precision=precision, memory_format=layout, threads=threads)
+
+
+def _formats(config: Config, device: torch.device, threads: int) -> Formats:
+    """The fastest that the settings allow."""
+    among = [
+        formats
+        for formats in CANDIDATES
+        if config.precision in ("auto", formats.precision)
+        and config.memory_format in ("auto", formats.memory_format)
+        # Without such units bfloat16 is slower, and it is not asked for: nothing to measure.
+        and (config.precision != "auto" or formats.precision == "float32" or has_fast_bfloat16(device))
+    ]
+    side = config.data.options.get("size", 32)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+    machine = f"{name}, {threads} threads, torch {torch.__version__}"
+    return fastest(config.model, (side, side), device=device, among=among, machine=machine)
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator to hand freed memory out again instead of giving it back to the system.
+
+    Otherwise every activation of 32 MiB or more is mapped, faulted in page by page and unmapped again in each step: a
+    quarter of a float32 training step of ResNet18 at batch 128. It is a switch of the whole process, so the command
+    sets it, for itself, and the library does not.
+
+    Returns: whether there is such an allocator.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # M_..., malloc.h
+    settings = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26))
+    done = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings]
+    return all(done)
 
 
 @dataclass(frozen=True)

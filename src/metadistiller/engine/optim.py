@@ -62,11 +62,14 @@ class PlayerOptimizer:
                     params, lr=self.lr, betas=optim.adam_betas, eps=optim.adam_eps, fused=True
                 )
 
-    def step(self, loss: Tensor, *, factor: float) -> Tensor:
-        """One update along the gradient of `loss`; returns the gradient's norm before clipping, a scalar."""
-        params = list(self._params.values())
+    def differentiate(self, loss: Tensor) -> None:
+        """Leave the gradient of `loss` in .grad of this player's parameters."""
         # Only this player's gradients are made: another's .grad is never written, not even with zeros.
-        loss.backward(inputs=params)  # type: ignore[no-untyped-call]
+        loss.backward(inputs=list(self._params.values()))  # type: ignore[no-untyped-call]
+
+    def move(self, *, factor: float) -> Tensor:
+        """One update along what is in .grad, which is then gone; returns its norm before clipping, a scalar."""
+        params = list(self._params.values())
         gradients = [p.grad for p in params if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self._clip_norm is not None:

@@ -1,40 +1,21 @@
-"""The loop: for each step of each epoch, every objective of the method gets a batch, a backward pass and an update."""
+"""The loop: every step of every epoch, and what comes between them: looking, evaluating, saving, stopping."""
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
-from ..config import Config
-from ..data import Batches, Dataset, Stream, Train
 from ..errors import CheckpointError, Paused
-from ..methods import Method, Objective
 from ..records import RunFolder, write_json
+from ..timing import OTHER, Stopwatch, keeping, timed
 from .checkpoint import Checkpoint, Progress, identity, load_weights, newest_valid, save_checkpoint
 from .evaluate import Evaluation, evaluate
 from .examples import soft_target_examples
 from .export import save_network
-from .machine import Machine
-from .means import EpochMeans
-from .optim import PlayerOptimizer, rate_factor
+from .optim import rate_factor
+from .profile import stopwatch_of
+from .step import Job, Stepper
 
 SECONDS_BETWEEN_LOOKS = 0.5
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run, assembled.
-
-    Attributes:
-        config: resolved: nothing is "auto" any more.
-        dataset, batches, method, machine: on the machine's device.
-    """
-
-    config: Config
-    dataset: Dataset
-    batches: Batches
-    method: Method
-    machine: Machine
 
 
 class Watcher(Protocol):
@@ -53,16 +34,29 @@ def no_limit() -> bool:
 
 
 def train(
-    job: Job, folder: RunFolder, *, watcher: Watcher, command: str, stop: Callable[[], bool] = no_limit
+    job: Job,
+    folder: RunFolder,
+    *,
+    watcher: Watcher,
+    command: str,
+    stop: Callable[[], bool] = no_limit,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Train from wherever the folder's checkpoints are to the end; returns what result.json holds.
 
     Args:
         stop: asked between two steps whether to save and stop.
+        profile: whether to measure where the time goes; changes no bit of what is trained.
     Raises: TrainingError where a loss is not finite; CheckpointError where the folder belongs to another run; Paused
         after saving, where `stop` says so.
     """
-    run = _Run(job, folder, watcher, stop)
+    stopwatch = stopwatch_of(job.machine) if profile else None
+    with keeping(stopwatch), timed(OTHER):
+        return _train(_Run(job, folder, watcher, stop, stopwatch), command)
+
+
+def _train(run: "_Run", command: str) -> dict[str, Any]:
+    job, folder = run.job, run.folder
     progress = run.restore()
     folder.append_event(
         "resume" if progress.epoch or progress.step else "start",
@@ -72,11 +66,11 @@ def train(
         step=progress.step,
         seconds=run.seconds,
     )
-    watcher.begin(job, folder, progress)
+    run.watcher.begin(job, folder, progress)
     evaluation = None
     for epoch in range(progress.epoch, job.config.epochs):
         # Also here, where all is saved: a run that has no time left begins no epoch.
-        if epoch > progress.epoch and stop():
+        if epoch > progress.epoch and run.stop():
             run.pause(epoch, 0)
         run.train_epoch(epoch, progress if epoch == progress.epoch else Progress(epoch=epoch))
         evaluation = run.evaluate_epoch(epoch)
@@ -87,19 +81,18 @@ def train(
 class _Run:
     """One run under way: the players' optimizers, the epoch's means, the clock."""
 
-    def __init__(self, job: Job, folder: RunFolder, watcher: Watcher, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, job: Job, folder: RunFolder, watcher: Watcher, stop: Callable[[], bool], stopwatch: Stopwatch | None
+    ) -> None:
         self.job = job
         self.config = job.config
         self.folder = folder
         self.watcher = watcher
         self.stop = stop
-        self.optimizers = {
-            name: PlayerOptimizer(player, job.config.optim) for name, player in job.method.players().items()
-        }
+        self.stopwatch = stopwatch
+        self.stepper = Stepper(job)
         self.steps = job.batches.steps_per_epoch
-        self.means = EpochMeans({}, job.machine.device)
         self.epoch_seconds = 0.0
-        self.images_seen = 0
         self._began = time.perf_counter()
 
     @property
@@ -111,48 +104,30 @@ class _Run:
 
     def train_epoch(self, epoch: int, progress: Progress) -> None:
         """Steps progress.step .. end of `epoch`."""
-        self.means = EpochMeans(progress.means, self.job.machine.device)
-        self.images_seen, began = 0, time.perf_counter()
-        looked = began
-        objectives = self.job.method.objectives(epoch)
-        self.job.method.train()
+        stepper = self.stepper
+        stepper.begin_epoch(epoch, progress.means)
+        began = looked = time.perf_counter()
         for step in range(progress.step, self.steps):
-            factor = rate_factor(self.config.optim, epochs=self.config.epochs, epoch=epoch, progress=step / self.steps)
-            rates = {name: optimizer.lr * factor for name, optimizer in self.optimizers.items()}
-            batches: dict[Stream, Any] = {}
-            for objective in objectives:
-                if step % objective.every_steps == 0:
-                    if objective.stream not in batches:
-                        batches[objective.stream] = self.job.batches.batch(objective.stream, epoch=epoch, step=step)
-                    self._update(objective, batches[objective.stream], epoch, step, rates, factor)
+            stepper.step(step)
             now = time.perf_counter()
             if now - looked >= SECONDS_BETWEEN_LOOKS:
                 looked = now
-                means = self.means.means(self._where(epoch, step))
-                self.watcher.step(epoch, step + 1, means, self.images_seen / (now - began))
+                means = stepper.means.means(self._where(epoch, step))
+                self.watcher.step(epoch, step + 1, means, stepper.images_seen / (now - began))
             every = self.config.checkpoint_every_steps
             if every and (step + 1) % every == 0 and step + 1 < self.steps:
-                self._save(epoch, step + 1, self.means.totals(self._where(epoch, step)))
+                self._save(epoch, step + 1, stepper.means.totals(self._where(epoch, step)))
             if step + 1 < self.steps and self.stop():
-                saved = self._save(epoch, step + 1, self.means.totals(self._where(epoch, step)))
+                saved = self._save(epoch, step + 1, stepper.means.totals(self._where(epoch, step)))
                 self.pause(epoch, step + 1, saved=saved)
         # Raises where a step since the last look went wrong, before the test set is asked or anything is saved.
-        self.means.totals(self._where(epoch, self.steps - 1))
+        stepper.means.totals(self._where(epoch, self.steps - 1))
         self.epoch_seconds = time.perf_counter() - began
-
-    def _update(
-        self, objective: Objective, batch: Any, epoch: int, step: int, rates: Mapping[str, float], factor: float
-    ) -> None:
-        machine = self.job.machine
-        with machine.drawing(self.config.seed, "layers", objective.of, epoch, step), machine.autocast():
-            losses = objective.loss(batch, rates)
-        norm = self.optimizers[objective.of].step(losses.total, factor=factor)
-        self.means.add({**losses.parts, f"{objective.of}_gradient_norm": norm})
-        if objective.of == "student" and isinstance(objective.stream, Train):
-            self.images_seen += len(batch[1])
 
     def pause(self, epoch: int, step: int, *, saved: bool = True) -> NoReturn:
         """Raises: Paused; CheckpointError where the place could not be saved."""
+        if saved:
+            self._record_profile()
         self.folder.append_event("pause", epoch=epoch, step=step, seconds=self.seconds)
         place = f"after epoch {epoch} of {self.config.epochs}" + (f" and {step} steps" if step else "")
         if not saved:
@@ -161,6 +136,11 @@ class _Run:
                 f"'metadistiller resume {self.folder}' goes on from the checkpoint before it"
             )
         raise Paused(f"stopped in time, {place}; 'metadistiller resume {self.folder}' goes on from there")
+
+    def _record_profile(self) -> None:
+        """At the end of a process; one that is killed leaves none, and its last steps are done again."""
+        if self.stopwatch is not None:
+            self.folder.append_event("profile", parts=self.stopwatch.read(), seconds=self.seconds)
 
     def _where(self, epoch: int, step: int) -> str:
         return f"epoch {epoch}, by step {step + 1} of {self.steps}"
@@ -174,14 +154,14 @@ class _Run:
     def close_epoch(self, epoch: int, evaluation: Evaluation | None) -> None:
         """The row, the event, the checkpoint; in this order, so that a checkpoint never knows more than the table."""
         factor = rate_factor(self.config.optim, epochs=self.config.epochs, epoch=epoch, progress=0.0)
-        row: dict[str, Any] = {"epoch": epoch, "lr": self.optimizers["student"].lr * factor}
-        row |= self.means.means(self._where(epoch, self.steps - 1))
+        row: dict[str, Any] = {"epoch": epoch, "lr": self.stepper.optimizers["student"].lr * factor}
+        row |= self.stepper.means.means(self._where(epoch, self.steps - 1))
         if evaluation is not None:
             scores = zip(evaluation.names, evaluation.percent, strict=True)
             row |= {name.replace(" ", "_"): percent for name, percent in scores}
             row["test_loss"] = evaluation.loss
         self.folder.write_rows([*self.folder.read_rows(), row])
-        rate = self.images_seen / self.epoch_seconds
+        rate = self.stepper.images_seen / self.epoch_seconds
         self.folder.append_event(
             "epoch",
             epoch=epoch,
@@ -198,7 +178,8 @@ class _Run:
         evaluation = evaluation or self._evaluate()
         config, job, folder = self.config, self.job, self.folder
         write_json(folder.evaluation, evaluation.as_dict(job.dataset.classes))
-        examples = soft_target_examples(job.method, job.dataset, job.machine, batch_size=config.eval_batch_size)
+        with timed("evaluation"):
+            examples = soft_target_examples(job.method, job.dataset, job.machine, batch_size=config.eval_batch_size)
         write_json(folder.soft_targets, examples)
         save_network(job.method.deployable(), folder.weights, config=config, dataset=job.dataset)
         result = {
@@ -211,20 +192,22 @@ class _Run:
             "peak_memory_mb": round(job.machine.peak_memory_mb(), 1),
             "seed": config.seed,
         }
+        self._record_profile()
         folder.append_event("finish", seconds=self.seconds, peak_memory_mb=result["peak_memory_mb"])
         write_json(folder.result, result)
         self.watcher.end(result, evaluation)
         return result
 
     def _evaluate(self) -> Evaluation:
-        return evaluate(
-            self.job.method,
-            self.job.dataset,
-            self.job.dataset.test,
-            machine=self.job.machine,
-            batch_size=self.config.eval_batch_size,
-            ensemble=self.config.ensemble,
-        )
+        with timed("evaluation"):
+            return evaluate(
+                self.job.method,
+                self.job.dataset,
+                self.job.dataset.test,
+                machine=self.job.machine,
+                batch_size=self.config.eval_batch_size,
+                ensemble=self.config.ensemble,
+            )
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -243,7 +226,7 @@ class _Run:
 
     def _load(self, checkpoint: Checkpoint) -> None:
         load_weights(self.job.method, checkpoint, self.folder.checkpoints)
-        for name, optimizer in self.optimizers.items():
+        for name, optimizer in self.stepper.optimizers.items():
             prefix = f"{name}/"
             optimizer.load_state(
                 {
@@ -258,12 +241,13 @@ class _Run:
         progress = Progress(epoch, step, self.seconds, means, identity(self.config))
         optimizers = {
             f"{name}/{key}": value
-            for name, optimizer in self.optimizers.items()
+            for name, optimizer in self.stepper.optimizers.items()
             for key, value in optimizer.state().items()
         }
         checkpoint = Checkpoint(progress, dict(self.job.method.state_dict()), optimizers)
         try:
-            save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.keep_checkpoints)
+            with timed("checkpoints"):
+                save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.keep_checkpoints)
         except CheckpointError as error:
             # Losing a save is better than losing the run: the checkpoint before it is still whole.
             self.watcher.note(f"checkpoint not saved, training goes on: {error}")

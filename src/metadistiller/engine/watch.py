@@ -15,7 +15,8 @@ from rich.text import Text
 from ..records import RunFolder
 from .checkpoint import Progress as Place
 from .evaluate import Evaluation
-from .train import Job, Watcher
+from .step import Job
+from .train import Watcher
 
 SECONDS_BETWEEN_LINES = 5.0
 
