@@ -35,7 +35,7 @@ def test_every_command_shown_is_understood(line: str, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     words = shlex.split(line, comments=True)[1:]
     if words[0] == "train":
-        parse(_without(words[1:], "--out"), command="train")
+        parse(words[1:], command="train", add_extras=cli.training._add_train)
     elif words[0] == "compare":
         given = {option: words[words.index(option) + 1] for option in ("--methods", "--seeds")}
         assert int(given["--seeds"]) > 0
@@ -49,13 +49,6 @@ def test_every_command_shown_is_understood(line: str, tmp_path: Path, monkeypatc
         assert cli.main(words) == 0
     else:
         assert cli.main(words) == 0
-
-
-def _without(words: list[str], option: str) -> list[str]:
-    if option not in words:
-        return words
-    place = words.index(option)
-    return words[:place] + words[place + 2 :]
 
 
 def test_the_python_example_runs(

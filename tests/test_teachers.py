@@ -10,7 +10,7 @@ import pytest
 
 from metadistiller import assemble
 from metadistiller.config import Choice, Config, Teacher
-from metadistiller.engine import train as engine
+from metadistiller.engine.step import Job, Stepper
 from metadistiller.errors import CheckpointError, ConfigError, MetaDistillerError, Paused
 from metadistiller.records import RunFolder, read_json
 from metadistiller.settings import parse
@@ -41,7 +41,7 @@ class Interrupted(Exception):
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
-    whole, left = engine._Run._update, [updates]
+    whole, left = Stepper._differentiate, [updates]
 
     def update(self: Any, *args: Any) -> None:
         if left[0] == 0:
@@ -49,7 +49,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
         left[0] -= 1
         whole(self, *args)
 
-    monkeypatch.setattr(engine._Run, "_update", update)
+    monkeypatch.setattr(Stepper, "_differentiate", update)
 
 
 def bits(folder: Path) -> list[bytes]:
@@ -312,7 +312,7 @@ def test_one_job_is_in_memory_while_a_student_is_trained(
     def jobs() -> int:
         gc.collect()
         # Not isinstance, which asks odd objects for attributes that warn.
-        return sum(type(thing) is engine.Job for thing in gc.get_objects())
+        return sum(type(thing) is Job for thing in gc.get_objects())
 
     def counting(*args: Any, **more: Any) -> Any:
         counts.append(jobs())

@@ -18,8 +18,9 @@ from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
 from .engine.export import export_network
+from .engine.step import Job
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
-from .engine.train import Job, Watcher, no_limit
+from .engine.train import Watcher, no_limit
 from .engine.train import train as train_job
 from .engine.watch import Everyone, Lines, LiveDisplay
 from .errors import CheckpointError, ConfigError, Paused
@@ -177,6 +178,7 @@ def train(
     quiet: bool = False,
     command: str = "",
     stop: Callable[[], bool] = no_limit,
+    profile: bool = False,
 ) -> Trained:
     """Train from the beginning into a new folder; writes the report. What `metadistiller train` does.
 
@@ -189,6 +191,8 @@ def train(
         quiet: nothing on standard output; the run's log.txt is written all the same.
         command: for the record.
         stop: asked between steps whether to save and stop.
+        profile: measure where the time goes, for the report, of a teacher that is trained first too; what is trained
+            stays the same to the bit, but a GPU is waited for more often, so it takes longer there.
     Raises: UsageError where the Config makes no sense, DataError, TrainingError; Paused where `stop` said so.
     """
     _method_member(config)
@@ -200,10 +204,17 @@ def train(
     # Whatever makes no sense is found before there is a folder, and before days go into a teacher.
     jobs = [assemble(config, dataset)]
     folder = RunFolder.create(out or default_folder(config), jobs[0].config.as_dict())
-    return _run(jobs, folder, quiet=quiet, command=command, stop=stop)
+    return _run(jobs, folder, _Sitting(quiet, command, stop, profile))
 
 
-def resume(run: str | Path, *, quiet: bool = False, command: str = "", stop: Callable[[], bool] = no_limit) -> Trained:
+def resume(
+    run: str | Path,
+    *,
+    quiet: bool = False,
+    command: str = "",
+    stop: Callable[[], bool] = no_limit,
+    profile: bool = False,
+) -> Trained:
     """Go on from the newest valid checkpoint of a run folder, with the run's own settings.
 
     A run that was killed between its result and its report gets the report.
@@ -217,10 +228,19 @@ def resume(run: str | Path, *, quiet: bool = False, command: str = "", stop: Cal
     if folder.finished:
         raise CheckpointError(f"{run} is finished ({folder.result.name} is there); start a new run for more epochs")
     config = load_config(folder)
-    return _run([assemble(config, load_data(config.data))], folder, quiet=quiet, command=command, stop=stop)
+    return _run([assemble(config, load_data(config.data))], folder, _Sitting(quiet, command, stop, profile))
 
 
-def _run(jobs: list[Job], folder: RunFolder, *, quiet: bool, command: str, stop: Callable[[], bool]) -> Trained:
+class _Sitting(NamedTuple):
+    """What is said to `train` or `resume` and is no setting of the run."""
+
+    quiet: bool
+    command: str
+    stop: Callable[[], bool]
+    profile: bool
+
+
+def _run(jobs: list[Job], folder: RunFolder, sitting: _Sitting) -> Trained:
     """Args: jobs: the one; handed over in a list, so that nobody else keeps it in memory."""
     job = jobs.pop()
     with folder.locked():
@@ -229,20 +249,19 @@ def _run(jobs: list[Job], folder: RunFolder, *, quiet: bool, command: str, stop:
             # It was made to be checked; the one that trains knows its teacher.
             del job
             if not folder.teacher.exists():
-                source = _trained_teacher(config, teacher, folder, quiet=quiet, command=command, stop=stop)
+                source = _trained_teacher(config, teacher, folder, sitting)
                 keep_teacher(source, folder)
             check_kept(folder)
             network = load_teacher(folder.teacher, teacher, config=config, dataset=dataset)
             job = assemble(config, dataset, network)
+        quiet, command, stop, profile = sitting
         with _watching(folder, quiet=quiet) as watcher:
-            result = train_job(job, folder, watcher=watcher, command=command, stop=stop)
+            result = train_job(job, folder, watcher=watcher, command=command, stop=stop, profile=profile)
     report.write(folder.path)
     return Trained(folder.path, result)
 
 
-def _trained_teacher(
-    config: Config, teacher: Teacher, folder: RunFolder, *, quiet: bool, command: str, stop: Callable[[], bool]
-) -> RunFolder:
+def _trained_teacher(config: Config, teacher: Teacher, folder: RunFolder, sitting: _Sitting) -> RunFolder:
     """The finished run of the teacher; trained, or trained further, where it is this run's own."""
     if teacher.run is not None:
         return RunFolder.open(teacher.run)
@@ -251,9 +270,9 @@ def _trained_teacher(
         if not own.config.exists():
             model = Choice(name=teacher.name, options=teacher.options)
             first = replace(config, model=model, method=Choice(name="plain"), teacher=None)
-            train(first, own.path, quiet=quiet, command=command, stop=stop)
+            train(first, own.path, **sitting._asdict())
         elif not own.finished:
-            resume(own.path, quiet=quiet, command=command, stop=stop)
+            resume(own.path, **sitting._asdict())
     except Paused:
         raise Paused(
             f"stopped in time, while the teacher was being trained; 'metadistiller resume {folder}' goes on from there"

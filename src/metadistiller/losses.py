@@ -9,7 +9,7 @@ from torch import Tensor
 from .errors import ShapeError
 
 
-def _wide(logits: Tensor) -> Tensor:
+def wide(logits: Tensor) -> Tensor:
     """At least float32: bfloat16 has 8 bits, too few for the tail of a logarithm."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
@@ -30,14 +30,14 @@ def soft_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> 
             f"student logits are {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}; "
             "both must be (N, C) of the same images and classes"
         )
-    log_s = F.log_softmax(_wide(student) / temperature, dim=1)
-    log_t = F.log_softmax(_wide(teacher) / temperature, dim=1)
+    log_s = F.log_softmax(wide(student) / temperature, dim=1)
+    log_t = F.log_softmax(wide(teacher) / temperature, dim=1)
     return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
 
 
 def hard_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Cross entropy with the label: the first term of eqs. 1 and 4. Scalar in nats, mean over N."""
-    return F.cross_entropy(_wide(logits), labels, label_smoothing=label_smoothing)
+    return F.cross_entropy(wide(logits), labels, label_smoothing=label_smoothing)
 
 
 def self_boosting_loss(
@@ -124,7 +124,7 @@ def hint_loss(hint: Tensor, teacher: Tensor) -> Tensor:
             f"the regressor gives {tuple(hint.shape)}, the teacher's stage {tuple(teacher.shape)}; "
             "both must be (N, D, H, W) of the same images and the same stage"
         )
-    return F.mse_loss(_wide(hint), _wide(teacher))
+    return F.mse_loss(wide(hint), wide(teacher))
 
 
 def attention_map(features: Tensor, *, power: float = 2.0) -> Tensor:
@@ -136,7 +136,7 @@ def attention_map(features: Tensor, *, power: float = 2.0) -> Tensor:
     Returns: (N, H W), not negative; zero for an image whose features all are zero, and its gradient is zero there too.
     Source: Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017, sec. 3.1.
     """
-    return F.normalize(_wide(features).abs().pow(power).mean(1).flatten(1), dim=1, eps=1e-12)
+    return F.normalize(wide(features).abs().pow(power).mean(1).flatten(1), dim=1, eps=1e-12)
 
 
 def attention_loss(student: Tensor, teacher: Tensor, *, power: float = 2.0) -> Tensor:
@@ -160,7 +160,7 @@ def attention_loss(student: Tensor, teacher: Tensor, *, power: float = 2.0) -> T
     # Each side by itself: a pair of maps may be high on one hand and wide on the other.
     height, width = (min(student.shape[side], teacher.shape[side]) for side in (2, 3))
     ours, theirs = (
-        attention_map(F.adaptive_avg_pool2d(_wide(map_), (height, width)), power=power) for map_ in (student, teacher)
+        attention_map(F.adaptive_avg_pool2d(wide(map_), (height, width)), power=power) for map_ in (student, teacher)
     )
     return (ours - theirs).square().mean()
 
@@ -173,7 +173,7 @@ def target_statistics(target_logits: Sequence[Tensor], labels: Tensor, *, temper
     """
     parts = {}
     for k, logits in enumerate(target_logits, start=1):
-        log_p = F.log_softmax(_wide(logits) / temperature, dim=1)
+        log_p = F.log_softmax(wide(logits) / temperature, dim=1)
         p = log_p.exp()
         parts[f"target_{k}_entropy"] = -(p * log_p).sum(1).mean()
         parts[f"target_{k}_confidence"] = p.amax(1).mean()

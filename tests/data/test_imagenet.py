@@ -12,7 +12,7 @@ from metadistiller import assemble, recipe
 from metadistiller.config import Choice, Config
 from metadistiller.data import cifar, folder
 from metadistiller.data.imagenet import Options, build, recognises
-from metadistiller.engine import train as engine
+from metadistiller.engine.step import Stepper
 from metadistiller.errors import ConfigError, DataError
 from metadistiller.settings import parse
 
@@ -208,19 +208,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     whole = assemble.train(config, tmp_path / "whole", quiet=True)
     assert whole.result["data"] == "imagenet"
-    update, left = engine._Run._update, [7]
+    update, left = Stepper._differentiate, [7]
 
-    def breaks_off(self: engine._Run, *args: object) -> None:
+    def breaks_off(self: Stepper, *args: object) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise Interrupted
         update(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine._Run, "_update", breaks_off)
+    monkeypatch.setattr(Stepper, "_differentiate", breaks_off)
     stepwise = replace(config, checkpoint_every_steps=1)
     with pytest.raises(Interrupted):
         assemble.train(stepwise, tmp_path / "broken", quiet=True)
-    monkeypatch.setattr(engine._Run, "_update", update)
+    monkeypatch.setattr(Stepper, "_differentiate", update)
     assemble.resume(tmp_path / "broken", quiet=True)
     assert made(tmp_path / "broken") == made(tmp_path / "whole")
 

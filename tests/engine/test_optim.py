@@ -54,9 +54,14 @@ def quadratic() -> nn.Module:
     return module
 
 
+def update(optimizer: PlayerOptimizer, loss: torch.Tensor, *, factor: float) -> torch.Tensor:
+    optimizer.differentiate(loss)
+    return optimizer.move(factor=factor)
+
+
 def steps(module: nn.Module, optimizer: PlayerOptimizer, count: int) -> None:
     for step in range(count):
-        optimizer.step((module(torch.ones(1, 3)) ** 2).sum() * (step + 1), factor=0.5)
+        update(optimizer, (module(torch.ones(1, 3)) ** 2).sum() * (step + 1), factor=0.5)
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
@@ -96,7 +101,7 @@ def test_a_player_s_own_rate_is_taken_and_only_its_gradients_are_made() -> None:
     trunk, head = nn.Linear(2, 2), nn.Linear(2, 2)
     optimizer = PlayerOptimizer(Player(head, "sgd", lr=0.25), Optim(lr=0.1))
     bias = head.bias.detach().clone()
-    optimizer.step(head(trunk(torch.ones(1, 2))).sum(), factor=0.5)
+    update(optimizer, head(trunk(torch.ones(1, 2))).sum(), factor=0.5)
     torch.testing.assert_close(head.bias, bias * (1 - 0.125 * 5e-4) - 0.125)
     assert all(p.grad is None for p in (*trunk.parameters(), *head.parameters()))
 
@@ -106,7 +111,7 @@ def test_clipping_bounds_the_step_and_the_norm_reported_is_the_one_before() -> N
     with torch.no_grad():
         module.weight.zero_()
     optim = Optim(lr=1.0, momentum=0.0, weight_decay=0.0, clip_norm=0.5)
-    norm = PlayerOptimizer(Player(module, "sgd"), optim).step(module(torch.tensor([[3.0, 4.0]])).sum(), factor=1.0)
+    norm = update(PlayerOptimizer(Player(module, "sgd"), optim), module(torch.tensor([[3.0, 4.0]])).sum(), factor=1.0)
     assert norm.item() == pytest.approx(5)
     assert module.weight.norm().item() == pytest.approx(0.5, rel=1e-5)
     assert math.isclose(module.weight[0, 0].item() / module.weight[0, 1].item(), 3 / 4, rel_tol=1e-5)
@@ -120,11 +125,11 @@ def test_parameters_that_join_later_take_the_steps_of_a_fresh_optimizer() -> Non
     whole = PlayerOptimizer(Player(module, "sgd"), optim)
     x = torch.randn(5, 3)
     # Two parts each time, and each time others: momenta of some and not of all.
-    whole.step((module["a"](x).square() + module["b"](x).square()).mean(), factor=1.0)
+    update(whole, (module["a"](x).square() + module["b"](x).square()).mean(), factor=1.0)
     fresh = copy.deepcopy(module["c"])
     alone = PlayerOptimizer(Player(fresh, "sgd"), optim)
     for _ in range(3):
-        whole.step((module["b"](x).square() + module["c"](x).square()).mean(), factor=1.0)
-        alone.step(fresh(x).square().mean(), factor=1.0)
+        update(whole, (module["b"](x).square() + module["c"](x).square()).mean(), factor=1.0)
+        update(alone, fresh(x).square().mean(), factor=1.0)
     torch.testing.assert_close(module["c"].weight, fresh.weight, rtol=0, atol=0)
     assert len(whole.state()) == 6

@@ -20,10 +20,12 @@ from metadistiller import assemble
 from metadistiller.config import Choice, Config, Optim
 from metadistiller.engine import train as engine
 from metadistiller.engine.checkpoint import list_checkpoints, load_checkpoint
+from metadistiller.engine.step import Stepper
 from metadistiller.errors import CheckpointError, ConfigError, TrainingError
 from metadistiller.records import RunFolder
 
 METHODS = ("plain", "dsn", "self_distillation", "metadistiller")
+OWN = Choice(name="metadistiller", options={"meta_every_epochs": 2, "generator_lr": 0.01, "lookahead": "own"})
 
 
 def digest(folder: Path) -> str:
@@ -54,8 +56,8 @@ class Interrupted(Exception):
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
-    """Let the loop do so many updates of any player, then break off."""
-    whole = engine._Run._update
+    """Let the loop take so many gradients of any player, then break off."""
+    whole = Stepper._differentiate
     left = [updates]
 
     def update(self: Any, *args: Any) -> None:
@@ -64,7 +66,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
         left[0] -= 1
         whole(self, *args)
 
-    monkeypatch.setattr(engine._Run, "_update", update)
+    monkeypatch.setattr(Stepper, "_differentiate", update)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny_config: Config, tmp_path: Path) -> None:
@@ -74,12 +76,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny_config: 
     assert digest(one) != digest(other)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "own"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     method: str, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Broken off in the middle of epoch 1, and again in epoch 2, with checkpoints at every step."""
-    config = tiny_config if method == "metadistiller" else replace(tiny_config, method=Choice(name=method))
+    methods = {"metadistiller": tiny_config.method, "own": OWN}
+    config = replace(tiny_config, method=methods.get(method, Choice(name=method)))
     whole = train(config, tmp_path / "whole")
     stepwise = replace(config, checkpoint_every_steps=1)
     broken = tmp_path / "broken"

@@ -1,4 +1,4 @@
-"""The meta-gradient by double backward, written straight from eqs. 3, 4, 7 and 8, sharing no code with meta.py."""
+"""The meta-gradient by double backward, written straight from eqs. 3, 4, 7 and 8, sharing no code with meta/."""
 
 from dataclasses import dataclass
 
@@ -88,3 +88,8 @@ def double_backward(
 def relative_error(ours: list[Tensor], oracle: list[Tensor]) -> float:
     a, b = (torch.cat([g.flatten() for g in gradients]) for gradients in (ours, oracle))
     return ((a - b).norm() / b.norm()).item()
+
+
+def cosine(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    a, b = (torch.cat([g.flatten() for g in gradients]) for gradients in (ours, theirs))
+    return F.cosine_similarity(a, b, dim=0).item()

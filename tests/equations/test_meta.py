@@ -9,9 +9,9 @@ from torch import Tensor
 
 from metadistiller.config import Choice
 from metadistiller.losses import hard_loss
-from metadistiller.meta import directional_derivatives, heldout_gradient, look_ahead, meta_loss
+from metadistiller.meta import Derivative, directional_derivatives, heldout_gradient, look_ahead, meta_loss
 
-from .oracle import NETWORKS, Scene, double_backward, relative_error, scene
+from .oracle import NETWORKS, Scene, cosine, double_backward, relative_error, scene
 
 PAPER = {"inner_lr": 0.1, "alpha": 0.5, "temperature": 1.0}
 
@@ -62,7 +62,7 @@ def test_agrees_with_central_differences_in_theta_g() -> None:
     s = scene(NETWORKS["wrn10_1"], classes=3, width=4, batch=4)
 
     def heldout() -> float:
-        fast, _ = look_ahead(s.student, s.generator, *s.train_batch, **PAPER)
+        fast = look_ahead(s.student, s.generator, *s.train_batch, **PAPER).fast_params
         return heldout_gradient(s.student, fast, *s.heldout_batch, heldout="final")[0].item()
 
     gradient = meta_gradient(s, **PAPER)
@@ -86,17 +86,18 @@ def test_agrees_with_central_differences_in_theta_g() -> None:
     assert ((a - b).norm() / b.norm()).item() < 1e-6
 
 
+@pytest.mark.parametrize("derivative", ["forward_mode", "finite_differences"])
 @pytest.mark.parametrize("zero", [{"inner_lr": 0.0}, {"alpha": 1.0}])
-def test_is_exactly_zero_without_a_step_or_without_a_soft_term(zero: dict[str, float]) -> None:
+def test_is_exactly_zero_without_a_step_or_without_a_soft_term(zero: dict[str, float], derivative: str) -> None:
     for dtype in (torch.float64, torch.float32):
-        gradient = meta_gradient(scene(NETWORKS["resnet10"], dtype=dtype), **(PAPER | zero))
+        gradient = meta_gradient(scene(NETWORKS["resnet10"], dtype=dtype), **(PAPER | zero), derivative=derivative)
         assert all(torch.count_nonzero(g) == 0 for g in gradient)
 
 
 def test_v_taken_at_theta_s_instead_of_the_look_ahead_would_be_noticed() -> None:
     """The commonest mistake: the held-out gradient at the old parameters. It must not pass for the right one."""
     s = scene(NETWORKS["resnet10"])
-    _, targets = look_ahead(s.student, s.generator, *s.train_batch, **PAPER)
+    targets = look_ahead(s.student, s.generator, *s.train_batch, **PAPER).target_logits
     old = {name: value.detach().requires_grad_() for name, value in s.student.named_parameters()}
     _, v = heldout_gradient(s.student, old, *s.heldout_batch, heldout="final")
     u = directional_derivatives(s.student, v, s.train_batch[0], temperature=1.0)
@@ -113,18 +114,20 @@ def test_features_that_are_not_detached_would_be_noticed() -> None:
 
 def test_look_ahead_is_one_plain_gradient_step() -> None:
     s = scene(NETWORKS["resnet10"])
-    fast, targets = look_ahead(s.student, s.generator, *s.train_batch, **PAPER)
+    ahead = look_ahead(s.student, s.generator, *s.train_batch, **PAPER)
     mirror = copy.deepcopy(s.student)
     _, exits = mirror(s.train_batch[0])
     labels = s.train_batch[1]
     loss = hard_loss(exits[-1], labels)
-    for logits, target in zip(exits[:-1], targets, strict=True):
+    for logits, target in zip(exits[:-1], ahead.target_logits, strict=True):
         kl = torch.nn.functional.kl_div(logits.log_softmax(1), target.detach().softmax(1), reduction="batchmean")
         loss = loss + 0.5 * hard_loss(logits, labels) + 0.5 * kl
     loss.backward()
     with torch.no_grad():
         for name, parameter in mirror.named_parameters():
-            torch.testing.assert_close(fast[name], parameter - 0.1 * parameter.grad, rtol=1e-12, atol=1e-14)
+            torch.testing.assert_close(
+                ahead.fast_params[name], parameter - 0.1 * parameter.grad, rtol=1e-12, atol=1e-14
+            )
 
 
 def test_only_the_trunk_and_the_exits_before_the_last_stage_run_forward() -> None:
@@ -180,19 +183,57 @@ def test_leaves_the_student_bitwise_as_it_was(network: str, heldout: str) -> Non
     assert all(g.grad is not None for g in s.theta_g())
 
 
-def test_is_full_precision_under_autocast() -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("heldout", ["final", "all"])
+def test_finite_differences_come_near(heldout: str, dtype: torch.dtype) -> None:
+    """As near as the kinks of ReLU within a step let them; a toy has few pixels to average these out."""
+    s = scene(NETWORKS["resnet10"], dtype=dtype)
+    exact = meta_gradient(s, **PAPER, heldout=heldout)
+    near = meta_gradient(s, **PAPER, heldout=heldout, derivative="finite_differences")
+    assert cosine(near, exact) >= 0.99
+    assert not torch.equal(near[0], exact[0])
+
+
+def test_shorter_finite_differences_come_as_near_as_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    s = scene(NETWORKS["resnet10"])
+    exact = meta_gradient(s, **PAPER)
+    errors = []
+    for step in (1e-2, 1e-4, 1e-6):
+        monkeypatch.setattr("metadistiller.meta.derivative.DIFFERENCE", step)
+        errors.append(relative_error(meta_gradient(s, **PAPER, derivative="finite_differences"), exact))
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-5
+
+
+def test_finite_differences_are_taken_in_the_parameters_precision_under_autocast() -> None:
     s = scene(NETWORKS["resnet10"], dtype=torch.float32)
-    outside = meta_gradient(s, **PAPER)
+    direction = {name: torch.randn_like(value) for name, value in s.student.named_parameters()}
+
+    def differences() -> list[Tensor]:
+        return directional_derivatives(
+            s.student, direction, s.train_batch[0], temperature=1.0, how="finite_differences"
+        )
+
+    outside = differences()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = meta_loss(s.student, s.generator, s.train_batch, s.heldout_batch, **PAPER)
-    inside = torch.autograd.grad(found.surrogate, s.theta_g())
+        inside = differences()
     assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
+
+
+@pytest.mark.parametrize("how", ["forward_mode", "finite_differences"])
+def test_there_is_no_derivative_along_nothing(how: Derivative) -> None:
+    """Neither a division by zero: the held-out gradient vanishes where the student is right about everything."""
+    for dtype in (torch.float64, torch.float32):
+        s = scene(NETWORKS["wrn10_1"], dtype=dtype)
+        nothing = {name: torch.zeros_like(value) for name, value in s.student.named_parameters()}
+        u = directional_derivatives(s.student, nothing, s.train_batch[0], temperature=1.0, how=how)
+        assert all(torch.count_nonzero(u_k) == 0 for u_k in u)
 
 
 def test_reports_the_heldout_loss_at_the_look_ahead() -> None:
     s = scene(NETWORKS["resnet10"])
     found = meta_loss(s.student, s.generator, s.train_batch, s.heldout_batch, **PAPER)
-    fast, _ = look_ahead(s.student, s.generator, *s.train_batch, **PAPER)
+    fast = look_ahead(s.student, s.generator, *s.train_batch, **PAPER).fast_params
     moved = copy.deepcopy(s.student)
     with torch.no_grad():
         for name, parameter in moved.named_parameters():

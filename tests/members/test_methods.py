@@ -8,17 +8,32 @@ from typing import Any
 import pytest
 import torch
 
-from metadistiller.data import Halves, Train
+from metadistiller.data import Disjoint, Halves, Train
 from metadistiller.errors import ConfigError, UnknownName
 from metadistiller.lookup import find, table
 from metadistiller.methods import Method
 
-from .toys import CLASSES, EPOCHS, PACKAGE, RATES, batch, batch_for, make, network, setting, snapshot
+from .toys import (
+    CLASSES,
+    EPOCHS,
+    PACKAGE,
+    RATES,
+    batch,
+    batch_for,
+    make,
+    moved,
+    network,
+    parameters,
+    setting,
+    snapshot,
+    turns,
+)
 
 METHODS = sorted(table(PACKAGE))
 # Options that change which players or objectives a method has make it another member of the family.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fitnet-joint": ("fitnet", {"two_stage": False}),
+    "metadistiller-own": ("metadistiller", {"lookahead": "own"}),
     "metadistiller-labels": ("metadistiller", {"targets": "labels"}),
     "metadistiller-frozen": ("metadistiller", {"targets": "frozen"}),
     "metadistiller-uniform": ("metadistiller", {"targets": "uniform"}),
@@ -46,18 +61,23 @@ def test_its_players_own_disjoint_parameters_and_together_all_that_are_to_move(n
 @pytest.mark.parametrize("epoch", [0, 1, 5])
 def test_every_objective_moves_its_player_and_nobody_else(name: str, epoch: int) -> None:
     method = build(name).train()
-    for objective in method.objectives(epoch):
-        others = {id(p) for key, player in method.players().items() if key != objective.of
-                  for p in player.module.parameters()}  # fmt: skip
-        params = list(method.players()[objective.of].module.parameters())
-        losses = objective.loss(batch_for(objective), RATES)
+    # Of players that wait: what their gradients were when they were made.
+    waiting: dict[str, list[torch.Tensor | None]] = {}
+    for objective, losses in turns(method, epoch):
         assert losses.total.ndim == 0
         assert all(not part.requires_grad and part.isfinite() for part in losses.parts.values())
         # Without `inputs` a gradient would flow wherever there is a path: there must be none to another player.
         losses.total.backward()
+        params = parameters(method, objective.of)
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in params)
-        assert all(p.grad is None for p in method.parameters() if id(p) in others)
-        method.zero_grad(set_to_none=True)
+        for other in method.players().keys() - {objective.of}:
+            kept = waiting.get(other, [None] * len(parameters(method, other)))
+            for p, gradient in zip(parameters(method, other), kept, strict=True):
+                assert p.grad is None if gradient is None else torch.equal(p.grad, gradient)
+        if objective.waits:
+            waiting[objective.of] = [None if p.grad is None else p.grad.clone() for p in params]
+        else:
+            method.players()[objective.of].module.zero_grad(set_to_none=True)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -139,19 +159,19 @@ def test_a_copy_of_a_method_shares_nothing_with_it(name: str) -> None:
 def test_label_smoothing_reaches_every_hard_term(name: str) -> None:
     """Of the student one for each exit; of another player as many as it has."""
     smooth, sharp = build(name, label_smoothing=0.3).train(), build(name).train()
-    for ours, theirs in zip(smooth.objectives(1), sharp.objectives(1), strict=True):
-        smooth.load_state_dict(sharp.state_dict())
-        a, b = (objective.loss(batch_for(objective), RATES).parts for objective in (ours, theirs))
-        hard = [key for key in a if key.endswith("_hard")]
+    smooth.load_state_dict(sharp.state_dict())
+    for (ours, a), (_, b) in zip(turns(smooth, 1), turns(sharp, 1), strict=True):
+        hard = [key for key in a.parts if key.endswith("_hard")]
         assert ours.of != "student" or len(hard) == len(smooth.exits(batch()[0]))
-        assert all(not torch.isclose(a[key], b[key]) for key in hard)
+        assert all(not torch.isclose(a.parts[key], b.parts[key]) for key in hard)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_no_two_objectives_of_a_step_record_the_same_part(name: str) -> None:
     method = build(name).train()
     for epoch in range(EPOCHS):
-        parts = [key for o in method.objectives(epoch) for key in o.loss(batch_for(o), RATES).parts]
+        method.zero_grad(set_to_none=True)
+        parts = [key for _, losses in turns(method, epoch) for key in losses.parts]
         assert len(parts) == len(set(parts))
 
 
@@ -166,8 +186,7 @@ def test_its_state_is_all_that_it_needs(name: str) -> None:
     again = build(name).train()
     again.load_state_dict(method.state_dict())
     for epoch in (0, 5):
-        for ours, theirs in zip(method.objectives(epoch), again.objectives(epoch), strict=True):
-            a, b = (objective.loss(batch_for(objective), RATES) for objective in (ours, theirs))
+        for (_, a), (_, b) in zip(turns(method, epoch), turns(again, epoch), strict=True):
             assert torch.equal(a.total, b.total)
     images, _ = batch()
     with torch.no_grad():
@@ -218,14 +237,13 @@ def test_no_gradient_reaches_the_final_output_through_the_targets() -> None:
 
 
 def test_a_generator_update_leaves_the_student_bitwise_alone() -> None:
-    method = build("metadistiller").train()
+    method = build("metadistiller-own").train()
     _, objective = method.objectives(0)
     before = snapshot(method.boosting.student)
     losses = objective.loss(batch_for(objective), RATES)
     losses.total.backward(inputs=list(method.generator.parameters()))
     torch.optim.Adam(method.generator.parameters(), lr=0.1).step()
-    after = method.boosting.student.state_dict()
-    assert all(torch.equal(before[name], value) for name, value in after.items())
+    assert moved(method.boosting.student, before) == set()
     assert all(p.grad is None for p in method.boosting.student.parameters())
 
 
@@ -238,14 +256,17 @@ def test_a_student_update_leaves_the_generator_s_weights_alone() -> None:
         assert torch.equal(before[name], value)
 
 
-def test_zeta_is_the_student_s_current_rate() -> None:
+@pytest.mark.parametrize("name", ["metadistiller", "metadistiller-own"])
+def test_zeta_is_the_student_s_current_rate(name: str) -> None:
     """The meta-gradient is linear in zeta to first order and exactly zero at zeta = 0."""
-    method = build("metadistiller").train()
-    _, objective = method.objectives(0)
+    method = build(name).train()
+    first, second = method.objectives(0)
 
     def size(zeta: float) -> float:
-        total = objective.loss((batch(1), batch(2)), {"student": zeta, "generator": 1.0}).total
-        found = torch.autograd.grad(total, list(method.generator.parameters()))
+        rates = {"student": zeta, "generator": 1.0}
+        method.zero_grad(set_to_none=True)
+        first.loss(batch(1), rates).total.backward()
+        found = torch.autograd.grad(second.loss(batch_for(second), rates).total, parameters(method, "generator"))
         return torch.cat([g.flatten() for g in found]).norm().item()
 
     assert size(0.0) == 0.0
@@ -255,8 +276,15 @@ def test_zeta_is_the_student_s_current_rate() -> None:
 def test_meta_epochs_and_steps_follow_their_options() -> None:
     method = build("metadistiller", {"meta_every_epochs": 3, "meta_every_steps": 4, "heldout_batch_size": 7})
     assert [len(method.objectives(epoch)) for epoch in range(7)] == [2, 1, 1, 2, 1, 1, 2]
-    assert method.objectives(3)[1].every_steps == 4
-    assert method.objectives(3)[1].stream == Halves(heldout_batch_size=7)
+    student, generator = method.objectives(3)
+    assert (student.every_steps, student.waits) == (1, True)
+    assert (generator.every_steps, generator.waits) == (4, False)
+    assert generator.stream == Disjoint(batch_size=7)
+    # With nobody to read its gradient, the student has nothing to wait for.
+    assert not method.objectives(1)[0].waits
+    own = build("metadistiller-own", {"heldout_batch_size": 7})
+    assert own.objectives(0)[1].stream == Halves(heldout_batch_size=7)
+    assert not any(objective.waits for objective in own.objectives(0))
 
 
 @pytest.mark.parametrize(
@@ -270,6 +298,9 @@ def test_meta_epochs_and_steps_follow_their_options() -> None:
         ("metadistiller", {"generator_width": "mirrored"}, r"method\.generator_width is 'mirrored'"),
         ("metadistiller", {"generator_width": 0}, r"method\.generator_width is 0"),
         ("metadistiller", {"heldout": "last"}, r"method\.heldout is 'last'"),
+        ("metadistiller", {"lookahead": "halves"}, r"method\.lookahead is 'halves'; take shared or own"),
+        ("metadistiller", {"derivative": "exact"}, r"method\.derivative is 'exact'; take forward_mode or finite_diff"),
+        ("metadistiller", {"meta_precision": "bfloat16"}, r"method\.meta_precision is 'bfloat16'; take run or float32"),
         ("metadistiller", {"heldout_batch_size": 0}, r"method\.heldout_batch_size is 0"),
         ("self_distillation", {"alpha": -0.1}, r"method\.alpha is -0\.1"),
         ("self_distillation", {"inner_width": 0}, r"method\.inner_width is 0"),

@@ -27,6 +27,8 @@ CASES = [
         pytest.param(name, options, *NETWORKS[0], id=f"{name}-{next(iter(options.values()))}")
         for name, options in (
             ("fitnet", {"two_stage": False}),
+            ("metadistiller", {"lookahead": "own"}),
+            ("metadistiller", {"derivative": "finite_differences"}),
             ("metadistiller", {"targets": "labels"}),
             ("metadistiller", {"targets": "frozen"}),
             ("metadistiller", {"targets": "uniform"}),

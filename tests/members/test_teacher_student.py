@@ -357,9 +357,10 @@ def test_the_peer_learns_from_the_student_as_it_is_after_its_step() -> None:
     steps = Steps(method)
     stale = answers(method.student)
     first, second = method.objectives(0)
-    steps.update(first)
+    steps.differentiate(first)
+    steps.move("student")
     fresh, peer, labels = answers(method.student), answers(method.peer), batch(1)[1]
-    found = steps.update(second)["peer_loss"]
+    found = steps.differentiate(second)["peer_loss"]
     assert found == pytest.approx(by_hand(peer, fresh, labels, weight=1.0, temperature=1.0), rel=1e-5)
     assert abs(found - by_hand(peer, stale, labels, weight=1.0, temperature=1.0)) > 1e-3
 

@@ -1,17 +1,17 @@
 """Methods on networks small enough for a second, with whatever second network they learn with."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import torch
 
 from metadistiller.config import Choice, Optim
-from metadistiller.data import Halves, seeded
+from metadistiller.data import Disjoint, Halves, seeded
 from metadistiller.engine.optim import PlayerOptimizer
 from metadistiller.lookup import find
-from metadistiller.methods import Method, Objective, Setting
+from metadistiller.methods import Losses, Method, Objective, Setting
 from metadistiller.nn import Backbone, build_network
 
 PACKAGE = "metadistiller.methods"
@@ -68,8 +68,28 @@ def batch(seed: int = 0, count: int = 8, *, size: tuple[int, int] = SIZE) -> Bat
 
 def batch_for(objective: Objective, *, size: tuple[int, int] = SIZE) -> Any:
     """The same batch of a stream each time."""
-    first = batch(1, size=size)
-    return (first, batch(2, size=size)) if isinstance(objective.stream, Halves) else first
+    first, other = batch(1, size=size), batch(2, size=size)
+    match objective.stream:
+        case Halves():
+            return first, other
+        case Disjoint():
+            return other
+        case _:
+            return first
+
+
+def parameters(method: Method, player: str) -> list[torch.nn.Parameter]:
+    return list(method.players()[player].module.parameters())
+
+
+def turns(method: Method, epoch: int) -> Iterator[tuple[Objective, Losses]]:
+    """The losses of a step in which nobody moves; the gradient of a player that waits is there for those after it."""
+    for objective in method.objectives(epoch):
+        losses = objective.loss(batch_for(objective), RATES)
+        yield objective, losses
+        params = parameters(method, objective.of)
+        if objective.waits and all(p.grad is None for p in params):
+            losses.total.backward(inputs=params)
 
 
 def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -90,16 +110,25 @@ class Steps:
         # At 0.05 mutual learning on one batch has not settled within twenty steps.
         self.optimizers = {name: PlayerOptimizer(player, Optim(lr=0.02)) for name, player in method.players().items()}
 
-    def update(self, objective: Objective) -> dict[str, float]:
-        """One update; the parts that it recorded."""
+    def differentiate(self, objective: Objective) -> dict[str, float]:
+        """The gradient of one objective; the parts that it recorded."""
         rates = {name: optimizer.lr for name, optimizer in self.optimizers.items()}
         losses = objective.loss(batch_for(objective, size=self._size), rates)
-        self.optimizers[objective.of].step(losses.total, factor=1.0)
+        self.optimizers[objective.of].differentiate(losses.total)
         return {name: part.item() for name, part in losses.parts.items()}
+
+    def move(self, player: str) -> None:
+        self.optimizers[player].move(factor=1.0)
 
     def step(self, epoch: int) -> dict[str, float]:
         """One step of an epoch."""
         parts: dict[str, float] = {}
-        for objective in self.method.objectives(epoch):
-            parts |= self.update(objective)
+        objectives = self.method.objectives(epoch)
+        for objective in objectives:
+            parts |= self.differentiate(objective)
+            if not objective.waits:
+                self.move(objective.of)
+        for objective in objectives:
+            if objective.waits:
+                self.move(objective.of)
         return parts

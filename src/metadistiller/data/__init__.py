@@ -7,13 +7,14 @@ from ._augment import TrainingImages, evaluation_images
 from ._base import Augment, Dataset, LabelledImages, TrainingView
 from ._order import seeded
 from ._resident import ImageSet
-from ._streams import Batch, Batches, Halves, Stream, Train
+from ._streams import Batch, Batches, Disjoint, Halves, Stream, Train
 
 __all__ = [
     "Augment",
     "Batch",
     "Batches",
     "Dataset",
+    "Disjoint",
     "Halves",
     "ImageSet",
     "LabelledImages",

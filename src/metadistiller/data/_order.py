@@ -79,3 +79,22 @@ def halves_batch(count: int, sizes: tuple[int, int], *, seed: int, epoch: int, s
         inner = permutation(len(half), seed, name, epoch, turn)
         batches.append(half[inner[place * size : (place + 1) * size]])
     return batches[0], batches[1]
+
+
+def disjoint_batch(count: int, taken: Tensor, size: int, *, seed: int, epoch: int, step: int) -> Tensor:
+    """Indices of a batch of images that are not in `taken`: X_test beside a step's training batch.
+
+    The whole set is passed through in an order of its own; images that the step trains on are passed over.
+
+    Args:
+        count: images in all.
+        taken: (B,) int64, without repetition.
+        size: images of the batch; at most count - B (the caller sees to it).
+    Returns: (size,) int64.
+    """
+    window = size + len(taken)
+    # Windows begin `size` apart and overlap by B, so that no image is left out for another's being passed over.
+    turn, place = divmod(step, max(1, (count - len(taken)) // size))
+    order = permutation(count, seed, "X_test", epoch, turn)
+    candidates = order[place * size : place * size + window]
+    return candidates[torch.isin(candidates, taken, invert=True)][:size]

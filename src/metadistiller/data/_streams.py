@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ._base import TrainingView
-from ._order import halves_batch, steps_per_epoch, train_batch
+from ._order import disjoint_batch, halves_batch, steps_per_epoch, train_batch
 
 AHEAD = 2  # batches of a stream that are on their way while one is learned from
 
@@ -30,7 +30,18 @@ class Halves:
     heldout_batch_size: int | None = None
 
 
-Stream: TypeAlias = Train | Halves
+@dataclass(frozen=True, kw_only=True)
+class Disjoint:
+    """Of each step a batch of images that the step's batch of Train has not; a batch is (images, labels).
+
+    Attributes:
+        batch_size: images of a batch; None takes the run's batch size. Either is cut to what is left of the data.
+    """
+
+    batch_size: int | None = None
+
+
+Stream: TypeAlias = Train | Halves | Disjoint
 
 
 class Batches:
@@ -78,6 +89,16 @@ class Batches:
                 first, second = halves_batch(count, sizes, seed=seed, epoch=epoch, step=step)
                 # The turn of a half is not part of the name: an image seen twice in an epoch looks the same twice.
                 return [(first, "X_train"), (second, "X_test")]
+            case Disjoint(batch_size=wanted):
+                taken = train_batch(count, self.batch_size, seed=seed, epoch=epoch, step=step)
+                left = count - len(taken)
+                if left < 2:
+                    raise ConfigError(
+                        f"the training set has {count} images and a step takes {len(taken)} of them, which leaves too "
+                        "few for a held-out batch of 2 or more; take a smaller --batch_size, or add images"
+                    )
+                size = min(wanted or self.batch_size, left)
+                return [(disjoint_batch(count, taken, size, seed=seed, epoch=epoch, step=step), "X_test")]
 
     def _soon(self, stream: Stream, epoch: int, step: int) -> range:
         """This step and those of the epoch that will probably be asked for next."""

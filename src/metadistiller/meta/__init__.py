@@ -10,29 +10,41 @@ tau)>; what is left of the divergence, <T_k, log T_k>, does not depend on theta_
     d L_test / d theta_g = zeta (1 - alpha) tau^2  d/d theta_g  mean_n sum_{k<K} <u_k[n], T_k(x_n; theta_g)>
 
 Two first-order backward passes, one forward-mode pass through the trunk up to stage K-1 and the exits, one backward
-pass through the generator. Nothing of the student is touched: parameters and buffers go in as arguments, buffers as
-clones, and gradients come out of torch.autograd.grad.
+pass through the generator. The first of the backward passes is that of eq. 3, which a training step has made already
+where its batch serves as X_train. Nothing of the student is touched: parameters and buffers go in as arguments, buffers
+as clones, and gradients come out of torch.autograd.grad.
 
-The nesting matters. A reverse pass over a forward-mode pass through train-mode batch normalisation is silently wrong in
-PyTorch (pytorch/pytorch issue 196699); here u_k is a constant before the generator's backward pass begins.
+look_ahead.py   eq. 7
+derivative.py   v and u_k, the two halves of eq. 8
+_forward_mode.py, _bound.py   a forward-mode pass, a call with other parameters
 """
 
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.func import functional_call
+from torch import Tensor
 
-from .losses import hard_loss, self_boosting_loss
-from .nn import LabelGenerator, MultiExit
+from ..nn import LabelGenerator, MultiExit
+from ..timing import timed
+from ._forward_mode import Kept
+from .derivative import Derivative, Heldout, directional_derivatives, heldout_gradient
+from .look_ahead import LookAhead, look_ahead, shared_look_ahead
 
-Heldout = Literal["final", "all"]
-T = TypeVar("T")
+__all__ = [
+    "Derivative",
+    "Heldout",
+    "Kept",
+    "LookAhead",
+    "MetaLoss",
+    "directional_derivatives",
+    "heldout_gradient",
+    "look_ahead",
+    "meta_loss",
+    "meta_loss_from",
+    "shared_look_ahead",
+]
 
 
 @dataclass(frozen=True)
@@ -50,115 +62,6 @@ class MetaLoss:
     target_logits: list[Tensor]
 
 
-class _Bound(nn.Module):
-    """A module seen through one of its functions: functional_call only ever calls `forward`."""
-
-    def __init__(self, module: nn.Module, function: Callable[[Tensor], T]) -> None:
-        super().__init__()
-        self.module = module
-        self.function = function
-
-    def forward(self, images: Tensor) -> object:
-        return self.function(images)
-
-
-def _call(module: nn.Module, function: Callable[[Tensor], T], params: Mapping[str, Tensor], images: Tensor) -> T:
-    """`function(images)` of `module` with other parameters, and with clones of its buffers.
-
-    Batch normalisation in training mode writes running statistics; clones keep these passes out of the network that
-    ships.
-    """
-    state = {f"module.{name}": value for name, value in params.items()}
-    state |= {f"module.{name}": value.clone() for name, value in module.named_buffers()}
-    result: T = functional_call(_Bound(module, function), state, (images,))
-    return result
-
-
-def look_ahead(
-    student: MultiExit,
-    generator: LabelGenerator,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    inner_lr: float,
-    alpha: float,
-    temperature: float,
-    label_smoothing: float = 0.0,
-) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """theta_s^+ of eq. 7 by one plain gradient step on the loss of eq. 3, and the target logits with their graph.
-
-    Args:
-        images, labels: X_train (N, 3, H, W) and Y_train (N,).
-        inner_lr: zeta >= 0, the current learning rate of the student.
-    Returns: fast parameters by name, detached leaves that require gradients; logits of T_1..T_{K-1}, (N, C) each, whose
-        graph leads to theta_g.
-    Departs: no momentum and no weight decay in the step; neither changes the mixed derivative of eq. 8 (reading G8).
-    """
-    params = dict(student.named_parameters())
-    features, exit_logits = _call(student, student.forward, params, images)
-    # Features are detached: eq. 7 writes T_k(theta_g), so the targets are no way to theta_s (reading G5).
-    target_logits = generator([feature.detach() for feature in features])
-    loss, _ = self_boosting_loss(
-        exit_logits,
-        labels,
-        [logits.detach() for logits in target_logits],
-        alpha=alpha,
-        temperature=temperature,
-        label_smoothing=label_smoothing,
-    )
-    gradients = torch.autograd.grad(loss, list(params.values()))
-    with torch.no_grad():
-        moved = torch._foreach_add(list(params.values()), gradients, alpha=-inner_lr)
-    return {name: value.requires_grad_() for name, value in zip(params, moved, strict=True)}, target_logits
-
-
-def heldout_gradient(
-    student: MultiExit, fast_params: Mapping[str, Tensor], images: Tensor, labels: Tensor, *, heldout: Heldout
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_test at theta_s^+ and v, its gradient there (first half of eq. 8).
-
-    Args:
-        images, labels: X_test (N', 3, H, W) and Y_test (N',).
-        heldout: "final" takes the final output's cross entropy, as written; "all" sums it over all exits.
-    Returns: the loss, detached; v by name, without the parameters that the loss does not depend on.
-    """
-    if heldout == "final":
-        fast = {name: value for name, value in fast_params.items() if name.startswith("backbone.")}
-        bare = {name.removeprefix("backbone."): value for name, value in fast.items()}
-        logits = _call(student.backbone, student.backbone.forward, bare, images)
-        loss = hard_loss(logits, labels)
-    else:
-        fast = dict(fast_params)
-        _, exit_logits = _call(student, student.forward, fast, images)
-        loss = torch.stack([hard_loss(logits, labels) for logits in exit_logits]).sum()
-    gradients = torch.autograd.grad(loss, list(fast.values()))
-    return loss.detach(), dict(zip(fast, gradients, strict=True))
-
-
-def directional_derivatives(
-    student: MultiExit, direction: Mapping[str, Tensor], images: Tensor, *, temperature: float
-) -> list[Tensor]:
-    """u_1..u_{K-1}: derivative of log softmax(S_k / tau) along `direction` at theta_s; each (N, C), no graph.
-
-    One forward-mode pass. The last stage does not run: no early exit depends on it.
-    """
-    with torch.no_grad(), forward_ad.dual_level(), warnings.catch_warnings():
-        # The first dual tensor loads torch's own decompositions, which warn that torch.jit.script is going away.
-        warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
-        params = {
-            name: forward_ad.make_dual(value.detach(), direction[name])  # type: ignore[no-untyped-call]
-            if name in direction
-            else value
-            for name, value in student.named_parameters()
-        }
-        exit_logits = _call(student, student.early_exits, params, images)
-        tangents = []
-        for logits in exit_logits:
-            log_p = F.log_softmax(logits / temperature, dim=1)
-            tangents.append(forward_ad.unpack_dual(log_p).tangent)  # type: ignore[no-untyped-call]
-    return tangents
-
-
 def meta_loss(
     student: MultiExit,
     generator: LabelGenerator,
@@ -169,12 +72,13 @@ def meta_loss(
     alpha: float,
     temperature: float,
     heldout: Heldout = "final",
+    derivative: Derivative = "forward_mode",
     label_smoothing: float = 0.0,
 ) -> MetaLoss:
     """A scalar whose gradient with respect to theta_g is the meta-gradient of eq. 8, exactly.
 
-    Runs in the parameters' own precision even under autocast: the meta-gradient is a difference of small numbers and
-    amplifies rounding about a thousandfold.
+    Exact means: to the rounding of the precision that it runs in, which is the parameters' own, or bfloat16 under
+    autocast. benchmarks/meta_quality.py has what either costs in accuracy.
 
     Args:
         student: theta_s, in training mode; left bitwise as it was, buffers and .grad included.
@@ -184,27 +88,63 @@ def meta_loss(
         alpha: weight of the hard label, 0 to 1; at 1 the meta-gradient is exactly 0.
         temperature: tau > 0.
         heldout: see heldout_gradient.
+        derivative: see directional_derivatives; the surrogate is exact with forward_mode only.
         label_smoothing: of the look-ahead's hard terms, as in training; the held-out loss has none.
     """
-    images, labels = train_batch
-    with torch.autocast(images.device.type, enabled=False), torch.enable_grad():
-        fast_params, target_logits = look_ahead(
+    with torch.enable_grad(), timed("look-ahead"):
+        ahead = look_ahead(
             student,
             generator,
-            images,
-            labels,
+            *train_batch,
             inner_lr=inner_lr,
             alpha=alpha,
             temperature=temperature,
             label_smoothing=label_smoothing,
         )
-        loss, v = heldout_gradient(student, fast_params, *heldout_batch, heldout=heldout)
-        u = directional_derivatives(student, v, images, temperature=temperature)
-        agreement = torch.stack(
-            [
-                (u_k * F.softmax(logits / temperature, dim=1)).sum(1).mean()
-                for u_k, logits in zip(u, target_logits, strict=True)
-            ]
-        ).sum()
+    return meta_loss_from(
+        ahead,
+        student,
+        heldout_batch,
+        inner_lr=inner_lr,
+        alpha=alpha,
+        temperature=temperature,
+        heldout=heldout,
+        derivative=derivative,
+    )
+
+
+def meta_loss_from(
+    ahead: LookAhead,
+    student: MultiExit,
+    heldout_batch: tuple[Tensor, Tensor],
+    *,
+    inner_lr: float,
+    alpha: float,
+    temperature: float,
+    heldout: Heldout = "final",
+    derivative: Derivative = "forward_mode",
+) -> MetaLoss:
+    """The same from a look-ahead that is there already, such as shared_look_ahead's.
+
+    Args: as in meta_loss, which inner_lr, alpha and temperature must agree with.
+    """
+    with torch.enable_grad():
+        with timed("held-out"):
+            loss, v = heldout_gradient(student, ahead.fast_params, *heldout_batch, heldout=heldout)
+        with timed("forward-mode"):
+            u = directional_derivatives(
+                student, v, ahead.images, temperature=temperature, how=derivative, kept=ahead.kept
+            )
+        with timed("generator"):
+            agreement = _agreement(u, ahead.target_logits, temperature=temperature)
     surrogate = inner_lr * (1 - alpha) * temperature**2 * agreement
-    return MetaLoss(surrogate, loss, [logits.detach() for logits in target_logits])
+    return MetaLoss(surrogate, loss, [logits.detach() for logits in ahead.target_logits])
+
+
+def _agreement(u: Sequence[Tensor], target_logits: Sequence[Tensor], *, temperature: float) -> Tensor:
+    """mean_n sum_k <u_k[n], T_k[n]>; a gradient in T_k alone."""
+    parts = [
+        (u_k * F.softmax(logits.to(u_k.dtype) / temperature, dim=1)).sum(1).mean()
+        for u_k, logits in zip(u, target_logits, strict=True)
+    ]
+    return torch.stack(parts).sum()

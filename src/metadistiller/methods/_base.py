@@ -78,12 +78,15 @@ class Objective:
             same stream get the same batch.
         stream: where the batch comes from.
         every_steps: the update happens in each so-manieth step of the epoch, from the first on.
+        waits: the player moves at the end of the step instead of at once. Objectives in between find its parameters as
+            they were, and their gradient of this loss, not yet clipped, in .grad.
     """
 
     of: str
     loss: Callable[[Any, Mapping[str, float]], Losses]
     stream: Stream = field(default_factory=Train)
     every_steps: int = 1
+    waits: bool = False
 
 
 class Method(nn.Module, ABC):

@@ -5,6 +5,7 @@ targets; nothing here is overridden.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TypeAlias
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from ..data import Batch, seeded
 from ..losses import self_boosting_loss, target_statistics
+from ..meta import Kept
 from ..nn import Backbone, MultiExit
+from ..timing import timed
 from ._base import Losses, Method, Objective, Player, Setting
 
 # From features F_1..F_K and logits S_1..S_K to the logits of T_1..T_{K-1}, or to None for no soft term.
@@ -59,23 +62,36 @@ class SelfBoosting(Method):
         return (Objective(of="student", loss=self.loss),)
 
     def loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
-        """Eq. 3 on one batch. T_k is a constant in it: no gradient to the final output, nor to the generator."""
+        """Eq. 3 on one batch."""
+        return self.loss_and_targets(batch)[0]
+
+    def loss_and_targets(self, batch: Batch, *, kept: Kept | None = None) -> tuple[Losses, list[Tensor] | None]:
+        """Eq. 3 on one batch, and the logits of T_k that stood in it.
+
+        T_k is a constant in the loss: no gradient to the final output, nor to the generator.
+
+        Args:
+            kept: where a meta step shares this one's look-ahead: keeps what convolutions of the student give, and the
+                targets come with the graph to what made them.
+        """
         images, labels = batch
-        features, logits = self.student(images)
-        with torch.no_grad():
+        with kept or nullcontext():
+            features, logits = self.student(images)
+        with torch.set_grad_enabled(kept is not None), timed("generator"):
             targets = self._make_targets(features, logits)
+        constants = None if targets is None else [target.detach() for target in targets]
         total, parts = self_boosting_loss(
             logits,
             labels,
-            targets,
+            constants,
             alpha=self._alpha,
             temperature=self._temperature,
             label_smoothing=self._label_smoothing,
         )
         parts = {"loss": total.detach(), **parts}
-        if targets is not None:
-            parts |= target_statistics(targets, labels, temperature=self._temperature)
-        return Losses(total, parts)
+        if constants is not None:
+            parts |= target_statistics(constants, labels, temperature=self._temperature)
+        return Losses(total, parts), targets
 
     def exits(self, images: Tensor) -> list[Tensor]:
         logits: list[Tensor] = self.student(images)[1]

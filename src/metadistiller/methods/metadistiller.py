@@ -5,6 +5,7 @@ Distillation, ECCV 2020; Algorithm 1.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..config import require
-from ..data import Batch, Halves, seeded
+from ..data import Batch, Disjoint, Halves, seeded
 from ..losses import hard_loss
-from ..meta import meta_loss
+from ..meta import Kept, MetaLoss, meta_loss, meta_loss_from, shared_look_ahead
 from ..nn import Backbone, LabelGenerator, stage_shapes
 from ._apart import answer_apart
 from ._base import Losses, Method, Objective, Player, Setting
@@ -23,11 +24,21 @@ from ._self_boosting import SelfBoosting, build_student
 
 # Options that change nothing, by choice of `targets`. What recipes set for a data set or a network (generator_width, M,
 # meta_every_steps) is not among them: the ablations must run from there.
-_UNUSED = {
+_META = ("lookahead", "heldout", "heldout_batch_size", "derivative", "meta_precision")
+_UNUSED: Mapping[str, tuple[str, ...]] = {
     "meta": (),
-    "labels": ("heldout", "heldout_batch_size"),
-    "frozen": ("heldout", "heldout_batch_size", "generator_lr"),
-    "uniform": ("heldout", "heldout_batch_size", "generator_lr"),
+    "labels": _META,
+    "frozen": (*_META, "generator_lr"),
+    "uniform": (*_META, "generator_lr"),
+}
+
+
+# Of each option that is one of a few words, the words.
+_WORDS = {
+    "lookahead": ("shared", "own"),
+    "heldout": ("final", "all"),
+    "derivative": ("forward_mode", "finite_differences"),
+    "meta_precision": ("run", "float32"),
 }
 
 
@@ -47,8 +58,15 @@ class Options:
         generator_lr: Adam's learning rate for the generator before the schedule, above 0. Departs from the paper's 0.1,
             which makes every target one-hot within a few steps (docs/notes/generator-lr.md has the measurements).
         generator_width: mirror (each generated map has the shape of the stage's own), or channels of every map, >= 1.
+        lookahead: where the step of eq. 7 comes from. shared: it is the gradient that the student's own step has just
+            made, so X_train is the student's batch, and X_test is drawn from all images that are not in it; own: one of
+            its own, on a batch of one half of the data while X_test is of the other, as Algorithm 1 has it. Departs:
+            shared is the default because it gives the same for less (docs/notes/shared-look-ahead.md).
         heldout: which outputs the held-out loss of eq. 8 sums over: final, as written, or all.
         heldout_batch_size: images of X_test in a step, >= 2; null takes the run's batch size.
+        derivative: how the exits' derivative along the held-out gradient is taken. forward_mode is exact;
+            finite_differences is for networks with an operation that has no forward-mode rule.
+        meta_precision: of the meta step. run: as the student's step, so bfloat16 where that is; float32.
         inner_width: channels inside an exit, >= 1; null takes min(128, a quarter of the last stage's).
     """
 
@@ -59,8 +77,11 @@ class Options:
     meta_every_steps: int = 1
     generator_lr: float = 0.001
     generator_width: int | Literal["mirror"] = "mirror"
+    lookahead: Literal["shared", "own"] = "shared"
     heldout: Literal["final", "all"] = "final"
     heldout_batch_size: int | None = None
+    derivative: Literal["forward_mode", "finite_differences"] = "forward_mode"
+    meta_precision: Literal["run", "float32"] = "run"
     inner_width: int | None = None
 
     def __post_init__(self) -> None:
@@ -76,7 +97,9 @@ class Options:
             width,
             "take mirror, or channels from 1 on",
         )
-        require(self.heldout in ("final", "all"), "method.heldout", self.heldout, "take final or all")
+        for name, known in _WORDS.items():
+            value = getattr(self, name)
+            require(value in known, f"method.{name}", value, f"take {' or '.join(known)}")
         require(
             self.heldout_batch_size is None or self.heldout_batch_size >= 2,
             "method.heldout_batch_size",
@@ -93,9 +116,10 @@ NAMES: dict[str, dict[str, object]] = {"metadistiller": {}}
 class MetaDistiller(Method):
     """T_k: the generator's, from the detached features of the student; with targets=uniform there is no generator.
 
-    Departs: halves are drawn once per epoch instead of at every update (reading G3); epochs count from 0, so the
-        generator learns in the first (reading G2); the prose's "by SGD" for theta_g is read as Adam, as in sec. 4.1
-        (reading G10).
+    Departs: with lookahead=shared X_train is the student's batch, and X_test comes from all that is not in it; with own
+        halves are drawn once per epoch instead of at every update (reading G3). Epochs count from 0, so the generator
+        learns in the first (reading G2); the prose's "by SGD" for theta_g is read as Adam, as in sec. 4.1 (reading
+        G10).
     """
 
     def __init__(self, options: Options, setting: Setting) -> None:
@@ -110,6 +134,9 @@ class MetaDistiller(Method):
             temperature=options.temperature,
             label_smoothing=setting.label_smoothing,
         )
+        # With lookahead=shared, what the student's loss leaves behind for the generator's in the same step: the batch's
+        # images, the targets' logits with their graph, and what the convolutions gave.
+        self._shared: tuple[Tensor, list[Tensor], Kept] | None = None
 
     def players(self) -> dict[str, Player]:
         players = self.boosting.players()
@@ -123,9 +150,14 @@ class MetaDistiller(Method):
             return student
         steps = self._options.meta_every_steps
         match self._options.targets:
+            case "meta" if self._options.lookahead == "shared":
+                # The student waits, so that the generator's turn finds it where its gradient was taken.
+                first = Objective(of="student", loss=self._sharing_loss, waits=True)
+                heldout = Disjoint(batch_size=self._options.heldout_batch_size)
+                return first, Objective(of="generator", loss=self._shared_loss, stream=heldout, every_steps=steps)
             case "meta":
                 halves = Halves(heldout_batch_size=self._options.heldout_batch_size)
-                return (*student, Objective(of="generator", loss=self._meta_loss, stream=halves, every_steps=steps))
+                return (*student, Objective(of="generator", loss=self._own_loss, stream=halves, every_steps=steps))
             case "labels":
                 return (*student, Objective(of="generator", loss=self._label_loss, every_steps=steps))
             case "frozen" | "uniform":
@@ -150,20 +182,59 @@ class MetaDistiller(Method):
         targets: list[Tensor] = self.generator([feature.detach() for feature in features])
         return targets
 
-    def _meta_loss(self, batch: tuple[Batch, Batch], rates: Mapping[str, float]) -> Losses:
+    def _own_loss(self, batch: tuple[Batch, Batch], rates: Mapping[str, float]) -> Losses:
+        """Eqs. 7 and 8 on batches of their own."""
         assert self.generator is not None
-        found = meta_loss(
-            self.boosting.student,
-            self.generator,
-            *batch,
-            # zeta follows the student's learning rate through the schedule (sec. 4.1).
-            inner_lr=rates["student"],
-            alpha=self._options.alpha,
-            temperature=self._options.temperature,
-            heldout=self._options.heldout,
-            label_smoothing=self._label_smoothing,
-        )
-        return Losses(found.surrogate, {"heldout_loss": found.heldout_loss})
+        with self._meta_autocast(batch[0][0]):
+            found = meta_loss(
+                self.boosting.student,
+                self.generator,
+                *batch,
+                # zeta follows the student's learning rate through the schedule (sec. 4.1).
+                inner_lr=rates["student"],
+                alpha=self._options.alpha,
+                temperature=self._options.temperature,
+                heldout=self._options.heldout,
+                derivative=self._options.derivative,
+                label_smoothing=self._label_smoothing,
+            )
+        return _losses_of(found)
+
+    def _sharing_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
+        """Eq. 3 as ever; the targets' graph is kept for the generator's turn."""
+        images, _ = batch
+        kept = Kept()
+        losses, targets = self.boosting.loss_and_targets(batch, kept=kept)
+        assert targets is not None
+        self._shared = images, targets, kept
+        return losses
+
+    def _shared_loss(self, heldout_batch: Batch, rates: Mapping[str, float]) -> Losses:
+        """Eq. 8 after the look-ahead that the student's gradient is; the student has not moved yet."""
+        assert self._shared is not None, "the student's loss comes first in each step"
+        (images, targets, kept), self._shared = self._shared, None
+        student = self.boosting.student
+        with self._meta_autocast(images):
+            # In another precision the convolutions give something else.
+            same = kept if self._options.meta_precision == "run" else None
+            ahead = shared_look_ahead(student, images, targets, inner_lr=rates["student"], kept=same)
+            found = meta_loss_from(
+                ahead,
+                student,
+                heldout_batch,
+                inner_lr=rates["student"],
+                alpha=self._options.alpha,
+                temperature=self._options.temperature,
+                heldout=self._options.heldout,
+                derivative=self._options.derivative,
+            )
+        return _losses_of(found)
+
+    def _meta_autocast(self, images: Tensor) -> AbstractContextManager[object]:
+        """The student's own autocast, or none."""
+        if self._options.meta_precision == "run":
+            return nullcontext()
+        return torch.autocast(images.device.type, enabled=False)
 
     def _label_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
         """The ablation of eq. 8: sum over k of CE(y, T_k) on the student's own batch; only theta_g gets a gradient."""
@@ -172,6 +243,10 @@ class MetaDistiller(Method):
         targets = [logits / self._options.temperature for logits in self._generate(features)]
         loss = torch.stack([hard_loss(t, labels, label_smoothing=self._label_smoothing) for t in targets]).sum()
         return Losses(loss, {"generator_loss": loss.detach()})
+
+
+def _losses_of(found: MetaLoss) -> Losses:
+    return Losses(found.surrogate, {"heldout_loss": found.heldout_loss})
 
 
 def _build_generator(options: Options, setting: Setting) -> LabelGenerator:

@@ -1,5 +1,6 @@
 """The student while it trains: a backbone with an early exit after each stage but the last."""
 
+import torch
 from torch import Tensor, nn
 
 from .backbones import Backbone, initialise, stage_shapes
@@ -14,6 +15,9 @@ class MultiExit(nn.Module):
         size: height and width of the images.
         inner_width: of the exits, see build_exit.
     Raises: ShapeError, UnknownName, ConfigError.
+
+    Attributes:
+        early_parameters: names of the parameters that S_1..S_{K-1} depend on.
     """
 
     def __init__(self, backbone: Backbone, size: tuple[int, int], *, inner_width: int | None = None) -> None:
@@ -25,6 +29,7 @@ class MultiExit(nn.Module):
             for shape in shapes[:-1]
         )
         initialise(self.exits)
+        self.early_parameters = _early_parameters(self, size)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Features F_1..F_K and logits S_1..S_K, shallow first."""
@@ -36,3 +41,28 @@ class MultiExit(nn.Module):
         """Logits S_1..S_{K-1}; the last stage does not run."""
         features = self.backbone.stages(images, upto=len(self.exits))
         return [exit_(map_) for exit_, map_ in zip(self.exits, features, strict=True)]
+
+
+class _EarlyExits(nn.Module):
+    def __init__(self, student: MultiExit) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.student.early_exits(images)
+
+
+def _early_parameters(student: MultiExit, size: tuple[int, int]) -> frozenset[str]:
+    """Asked of autograd, on the meta device, where values have shapes and no storage."""
+    state = {
+        f"student.{name}": torch.empty_like(value, device="meta")
+        for name, value in (*student.named_parameters(), *student.named_buffers())
+    }
+    names = [name for name, _ in student.named_parameters()]
+    params = [state[f"student.{name}"].requires_grad_() for name in names]
+    images = torch.empty(2, 3, *size, device="meta", dtype=params[0].dtype)
+    with torch.enable_grad():
+        logits = torch.func.functional_call(_EarlyExits(student), state, (images,))
+        total = torch.stack([each.sum() for each in logits]).sum()
+    gradients = torch.autograd.grad(total, params, allow_unused=True)
+    return frozenset(name for name, gradient in zip(names, gradients, strict=True) if gradient is not None)

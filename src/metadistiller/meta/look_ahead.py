@@ -1,0 +1,101 @@
+"""theta_s^+, the student one plain gradient step further (eq. 7)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..losses import self_boosting_loss
+from ..nn import LabelGenerator, MultiExit
+from ._bound import call
+from ._forward_mode import Kept
+
+
+@dataclass(frozen=True)
+class LookAhead:
+    """The look-ahead step, and what eq. 8 needs of it.
+
+    Attributes:
+        images: X_train, (N, 3, H, W).
+        target_logits: of T_1..T_{K-1} on X_train, (N, C) each; their graph leads to theta_g.
+        fast_params: theta_s^+ by name, detached.
+        kept: what convolutions gave at theta_s on X_train.
+    """
+
+    images: Tensor
+    target_logits: list[Tensor]
+    fast_params: dict[str, Tensor]
+    kept: Kept = field(default_factory=Kept)
+
+
+def look_ahead(
+    student: MultiExit,
+    generator: LabelGenerator,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    inner_lr: float,
+    alpha: float,
+    temperature: float,
+    label_smoothing: float = 0.0,
+) -> LookAhead:
+    """Eq. 7 on a batch of its own, as Algorithm 1 has it: one plain gradient step on the loss of eq. 3.
+
+    Args:
+        images, labels: X_train (N, 3, H, W) and Y_train (N,).
+        inner_lr: zeta >= 0, the current learning rate of the student.
+    Departs: no momentum and no weight decay in the step; neither changes the mixed derivative of eq. 8 (reading G8).
+    """
+    params = dict(student.named_parameters())
+    kept = Kept()
+    with kept:
+        features, exit_logits = call(student, student.forward, params, images)
+    # Features are detached: eq. 7 writes T_k(theta_g), so the targets are no way to theta_s (reading G5).
+    target_logits = generator([feature.detach() for feature in features])
+    loss, _ = self_boosting_loss(
+        exit_logits,
+        labels,
+        [logits.detach() for logits in target_logits],
+        alpha=alpha,
+        temperature=temperature,
+        label_smoothing=label_smoothing,
+    )
+    gradients = torch.autograd.grad(loss, list(params.values()))
+    fast_params = _moved(params, dict(zip(params, gradients, strict=True)), inner_lr)
+    return LookAhead(images, target_logits, fast_params, kept)
+
+
+def shared_look_ahead(
+    student: MultiExit,
+    images: Tensor,
+    target_logits: Sequence[Tensor],
+    *,
+    inner_lr: float,
+    kept: Kept | None = None,
+) -> LookAhead:
+    """Eq. 7 with the gradient that the student's own training step has just made: X_train is its batch.
+
+    The same number as look_ahead of that batch, for nothing: the gradient is that of eq. 3, at the same theta_s and
+    with the same T_k.
+
+    Args:
+        student: theta_s, not yet moved, with the gradient of eq. 3 in the .grad of its parameters.
+        images: the batch that it is the gradient of.
+        target_logits: the T_k that stood in it, with their graph to theta_g.
+        inner_lr: zeta >= 0.
+        kept: entered while the student answered that batch; saves a third of the forward-mode pass.
+    Departs: Algorithm 1 draws a batch of its own from D_train, after the student's update.
+    """
+    params = dict(student.named_parameters())
+    gradients = {name: param.grad for name, param in params.items() if param.grad is not None}
+    assert gradients, "the student's gradient must be there"
+    return LookAhead(images, list(target_logits), _moved(params, gradients, inner_lr), kept or Kept())
+
+
+def _moved(params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], inner_lr: float) -> dict[str, Tensor]:
+    """params - inner_lr * gradients, detached; what has no gradient stays where it is."""
+    with torch.no_grad():
+        moving = [params[name] for name in gradients]
+        moved = torch._foreach_add(moving, list(gradients.values()), alpha=-inner_lr)
+    return {name: param.detach() for name, param in params.items()} | dict(zip(gradients, moved, strict=True))
