@@ -132,7 +132,6 @@ def test_options_of_the_derivative_reach_it(lookahead: str) -> None:
     assert not all(torch.equal(a, b) for a, b in zip(near, exact, strict=True))
 
 
-@pytest.mark.xfail(reason="the targets' graph cannot be copied", raises=RuntimeError)
 def test_a_method_can_be_copied_between_two_turns() -> None:
     method = build()
     student, _ = method.objectives(0)

@@ -81,20 +81,21 @@ def halves_batch(count: int, sizes: tuple[int, int], *, seed: int, epoch: int, s
     return batches[0], batches[1]
 
 
-def disjoint_batch(count: int, taken: Tensor, size: int, *, seed: int, epoch: int, step: int) -> Tensor:
-    """Indices of a batch of images that are not in `taken`: X_test beside a step's training batch.
+def disjoint_batch(count: int, batch_size: int, size: int, *, seed: int, epoch: int, step: int) -> Tensor:
+    """Indices of a batch of images that are not in training batch `step` of `epoch`: X_test beside X_train.
 
     The whole set is passed through in an order of its own; images that the step trains on are passed over.
 
     Args:
         count: images in all.
-        taken: (B,) int64, without repetition.
-        size: images of the batch; at most count - B (the caller sees to it).
+        batch_size: B, of the training batches.
+        size: images of the batch; at most what training batch `step` leaves (the caller sees to it).
     Returns: (size,) int64.
     """
-    window = size + len(taken)
-    # Windows begin `size` apart and overlap by B, so that no image is left out for another's being passed over.
-    turn, place = divmod(step, max(1, (count - len(taken)) // size))
+    taken = train_batch(count, batch_size, seed=seed, epoch=epoch, step=step)
+    # Windows begin `size` apart and overlap by B, so that there are enough whatever has to be passed over. A short last
+    # training batch is counted as a whole one: the windows of an epoch have one spacing.
+    turn, place = divmod(step, max(1, (count - batch_size) // size))
     order = permutation(count, seed, "X_test", epoch, turn)
-    candidates = order[place * size : place * size + window]
+    candidates = order[place * size : place * size + size + len(taken)]
     return candidates[torch.isin(candidates, taken, invert=True)][:size]

@@ -90,15 +90,15 @@ class Batches:
                 # The turn of a half is not part of the name: an image seen twice in an epoch looks the same twice.
                 return [(first, "X_train"), (second, "X_test")]
             case Disjoint(batch_size=wanted):
-                taken = train_batch(count, self.batch_size, seed=seed, epoch=epoch, step=step)
-                left = count - len(taken)
+                left = count - self.batch_size
                 if left < 2:
                     raise ConfigError(
-                        f"the training set has {count} images and a step takes {len(taken)} of them, which leaves too "
-                        "few for a held-out batch of 2 or more; take a smaller --batch_size, or add images"
+                        f"the training set has {count} images and a step takes {self.batch_size} of them, which leaves "
+                        "too few for a held-out batch of 2 or more; take a smaller --batch_size, add images, or take "
+                        "--method.lookahead own"
                     )
                 size = min(wanted or self.batch_size, left)
-                return [(disjoint_batch(count, taken, size, seed=seed, epoch=epoch, step=step), "X_test")]
+                return [(disjoint_batch(count, self.batch_size, size, seed=seed, epoch=epoch, step=step), "X_test")]
 
     def _soon(self, stream: Stream, epoch: int, step: int) -> range:
         """This step and those of the epoch that will probably be asked for next."""

@@ -134,9 +134,7 @@ class MetaDistiller(Method):
             temperature=options.temperature,
             label_smoothing=setting.label_smoothing,
         )
-        # With lookahead=shared, what the student's loss leaves behind for the generator's in the same step: the batch's
-        # images, the targets' logits with their graph, and what the convolutions gave.
-        self._shared: tuple[Tensor, list[Tensor], Kept] | None = None
+        self._between = _Between()
 
     def players(self) -> dict[str, Player]:
         players = self.boosting.players()
@@ -206,13 +204,13 @@ class MetaDistiller(Method):
         kept = Kept()
         losses, targets = self.boosting.loss_and_targets(batch, kept=kept)
         assert targets is not None
-        self._shared = images, targets, kept
+        self._between.left = images, targets, kept
         return losses
 
     def _shared_loss(self, heldout_batch: Batch, rates: Mapping[str, float]) -> Losses:
         """Eq. 8 after the look-ahead that the student's gradient is; the student has not moved yet."""
-        assert self._shared is not None, "the student's loss comes first in each step"
-        (images, targets, kept), self._shared = self._shared, None
+        assert self._between.left is not None, "the student's loss comes first in each step"
+        (images, targets, kept), self._between.left = self._between.left, None
         student = self.boosting.student
         with self._meta_autocast(images):
             # In another precision the convolutions give something else.
@@ -243,6 +241,22 @@ class MetaDistiller(Method):
         targets = [logits / self._options.temperature for logits in self._generate(features)]
         loss = torch.stack([hard_loss(t, labels, label_smoothing=self._label_smoothing) for t in targets]).sum()
         return Losses(loss, {"generator_loss": loss.detach()})
+
+
+class _Between:
+    """With lookahead=shared, what the student's loss leaves behind for the generator's in the same step.
+
+    A copy of the method has nothing of it: a graph cannot be copied.
+
+    Attributes:
+        left: the batch's images, the targets' logits with their graph, and what the convolutions gave.
+    """
+
+    def __init__(self) -> None:
+        self.left: tuple[Tensor, list[Tensor], Kept] | None = None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "_Between":
+        return _Between()
 
 
 def _losses_of(found: MetaLoss) -> Losses:

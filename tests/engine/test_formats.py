@@ -1,0 +1,116 @@
+"""Formats are measured once for each network and machine, and then stay what they were."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from metadistiller.config import Choice, Config
+from metadistiller.engine import formats, machine
+from metadistiller.engine.formats import CANDIDATES, Formats, fastest, measure
+
+CPU = torch.device("cpu")
+TINY = Choice(name="resnet10", options={"width": 4})
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "metadistiller" / "formats.json"
+
+
+def rigged(monkeypatch: pytest.MonkeyPatch, seconds: dict[Formats, float]) -> list[int]:
+    """Measuring gives these times; returns how often it was asked for."""
+    asked: list[int] = []
+
+    def instead(*args: object, **more: object) -> dict[Formats, float]:
+        asked.append(1)
+        return seconds
+
+    monkeypatch.setattr(formats, "measure", instead)
+    return asked
+
+
+def test_every_candidate_is_timed_or_given_up_and_nothing_else_changes() -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    found = measure(TINY, (16, 16), device=CPU, among=CANDIDATES)
+    assert CANDIDATES[0] in found
+    assert set(found) <= set(CANDIDATES)
+    assert all(seconds > 0 for seconds in found.values())
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_slow_candidate_is_given_up_after_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1, 1, 2, 2, 3, 3, 4, 4, 100])
+    monkeypatch.setattr(formats, "_clock", lambda device: next(clock))
+    assert measure(TINY, (16, 16), device=CPU, among=CANDIDATES[:2]) == {CANDIDATES[0]: 1.0}
+    assert next(clock, None) is None
+
+
+def test_a_later_candidate_must_win_by_a_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = CANDIDATES[:2]
+    rigged(monkeypatch, {first: 1.0, second: 0.95})
+    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="close") == first
+    rigged(monkeypatch, {first: 1.0, second: 0.8})
+    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="clear") == second
+
+
+def test_the_first_answer_stays_for_this_network_and_machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    first, second = CANDIDATES[:2]
+    rigged(monkeypatch, {first: 1.0, second: 0.5})
+    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="a") == second
+    asked = rigged(monkeypatch, {first: 0.5, second: 1.0})
+    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="a") == second
+    assert asked == []
+    for others in ({"machine": "b"}, {"size": (32, 32)}, {"model": Choice(name="wrn10_1")}):
+        settings = {"model": TINY, "size": (16, 16), "machine": "a", **others}
+        assert fastest(device=CPU, among=CANDIDATES, **settings) == first
+    assert len(asked) == 3
+    assert len(json.loads(cache.read_text(encoding="utf-8"))) == 4
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"a": 1}', '{"a": ["float99", "contiguous"]}'])
+def test_a_damaged_cache_is_measured_anew(monkeypatch: pytest.MonkeyPatch, cache: Path, damage: str) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.write_text(damage, encoding="utf-8")
+    rigged(monkeypatch, {CANDIDATES[0]: 1.0})
+    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="a") == CANDIDATES[0]
+    assert list(json.loads(cache.read_text(encoding="utf-8")).values()) == [list(CANDIDATES[0])]
+
+
+def test_a_cache_that_cannot_be_written_costs_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    asked = rigged(monkeypatch, {CANDIDATES[0]: 1.0})
+    for count in (1, 2):
+        assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="a") == CANDIDATES[0]
+        assert len(asked) == count
+
+
+def test_what_the_settings_say_is_not_measured(monkeypatch: pytest.MonkeyPatch, tiny_config: Config) -> None:
+    seen: list[list[Formats]] = []
+
+    def instead(*args: object, among: list[Formats], **more: object) -> Formats:
+        seen.append(list(among))
+        return among[0]
+
+    monkeypatch.setattr(machine, "fastest", instead)
+    for units, precision, layout, expected in (
+        (True, "auto", "auto", CANDIDATES),
+        (False, "auto", "auto", [f for f in CANDIDATES if f.precision == "float32"]),
+        (True, "bfloat16", "auto", [f for f in CANDIDATES if f.precision == "bfloat16"]),
+        (False, "bfloat16", "contiguous", [Formats("bfloat16", "contiguous")]),
+        (True, "auto", "contiguous", [f for f in CANDIDATES if f.memory_format == "contiguous"]),
+    ):
+        monkeypatch.setattr(machine, "has_fast_bfloat16", lambda device, units=units: units)
+        resolved = machine.resolve(replace(tiny_config, precision=precision, memory_format=layout))
+        assert seen.pop() == list(expected)
+        assert (resolved.precision, resolved.memory_format) == expected[0]
+
+
+def test_the_allocator_is_told_to_keep_memory_where_there_is_glibc() -> None:
+    # Twice: it is a switch, and asking again does no harm.
+    assert machine.keep_freed_memory() == machine.keep_freed_memory()
