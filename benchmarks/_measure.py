@@ -122,7 +122,7 @@ def _allocations(profiler: profile) -> list[tuple[int, int]]:
 
 
 class Counted:
-    """A step that counts; peak_memory_mb takes it like any other, and finds the same.
+    """A step that counts; peak_memory_mb takes it like any other, and finds the same but for a few bytes.
 
     Attributes:
         operations: of ATen in the last call, the backward passes' and views included.

@@ -3,7 +3,7 @@
 Usage:
     python benchmarks/meta_step.py [--quick] [--json] [--networks A,B] [--batches N,N] [--repeats N]
 
-Needs the extra `bench` (pip install '.[bench]'), which holds `higher`.
+Needs the extra `test` (pip install '.[test]'), which holds `higher`.
 
 MetaDistiller of the paper (alpha 0.5, tau 1, zeta 0.1, a mirror generator, the held-out loss of the final output) on
 fresh networks, random images of 32 x 32 pixels and 100 classes; the batch of X_test is as large as that of X_train. The
@@ -35,8 +35,9 @@ own_float64 and shared_float64 are held against double backward there, and neith
 
 To standard error a table; with --json the last line of standard output is one object. Its ratios are of the case that
 "headline" names: time and peak memory over double_backward's, higher's and plain_step's; "ratios" has them for own,
-"shared" for shared, "float32" the same two in float32. The top relative_error is the largest of own_float32 and
-shared_float32 over all cases; relative_error_of_double_backward, in float32, and relative_error_float64 stand beside.
+"shared" for shared, "float32" the same two in float32. The top relative_error is that of the form itself, the largest
+of own_float64 and shared_float64 over all cases; relative_error_float32 and relative_error_float32_of_double_backward
+stand beside.
 """
 
 import abc
@@ -217,7 +218,7 @@ def library() -> Any:
     try:
         import higher
     except ImportError:
-        raise SystemExit("higher is not installed; it is in the extra bench: pip install '.[bench]'") from None
+        raise SystemExit("higher is not installed; it is in the extra test: pip install '.[test]'") from None
     base = higher.patch._MonkeyPatchBase
     if base.__bases__ == (abc.ABC, nn.Module):
         # For each module higher makes a class that inherits from the module's own and from this base, of ABC and Module
@@ -388,9 +389,9 @@ def benchmark(cases: Sequence[Case], *, repeats: int, warmup: int) -> dict[str, 
             "ratios": ratios(headline, "own"),
             "shared": ratios(headline, "shared"),
             "float32": {"ratios": ratios(headline, "own_float32"), "shared": ratios(headline, "shared_float32")},
-            "relative_error": largest_error("own_float32", "shared_float32"),
-            "relative_error_of_double_backward": largest_error("double_backward"),
-            "relative_error_float64": largest_error("own_float64", "shared_float64"),
+            "relative_error": largest_error("own_float64", "shared_float64"),
+            "relative_error_float32": largest_error("own_float32", "shared_float32"),
+            "relative_error_float32_of_double_backward": largest_error("double_backward"),
             "details": details,
             "repeats": repeats,
             "formats": {case.model.name: formats(case.model) for case in cases},
@@ -426,7 +427,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line of standard output")
     parser.add_argument("--networks", help="comma-separated; resnet18,wrn16_1")
     parser.add_argument("--batches", help="comma-separated; 64,128")
-    parser.add_argument("--repeats", type=int, help="turns that count; 7, quick 3")
+    parser.add_argument("--repeats", type=int, help="turns that count; 7, quick 2")
     given = parser.parse_args()
     if given.quick and not (given.networks or given.batches):
         # ResNet18 in float64 would take half of the minute.
@@ -436,7 +437,7 @@ def main() -> None:
         cases = cases_of(networks, [int(batch) for batch in (given.batches or "64,128").split(",")])
     # As the command does, for all forms alike.
     kept = keep_freed_memory()
-    result = benchmark(cases, repeats=given.repeats or (3 if given.quick else 7), warmup=0 if given.quick else 1)
+    result = benchmark(cases, repeats=given.repeats or (2 if given.quick else 7), warmup=0 if given.quick else 1)
     result["environment"]["freed_memory_kept"] = kept
     if given.json:
         print_json(result)
