@@ -224,7 +224,7 @@ def measure(networks: list[str], forms: list[str], *, rounds: int, quick: bool) 
             side.ready()
         found = {}
         for network in networks:
-            warm_up, count = (1, 2) if quick and network != "wrn16_1" else STEPS.get(network, (1, 2))
+            warm_up, count = (1, 1) if quick and network != "wrn16_1" else STEPS.get(network, (1, 2))
             times: dict[str, list[float]] = {form: [] for form in ["reference", *forms]}
             for turn in range(rounds):
                 for form in times:
