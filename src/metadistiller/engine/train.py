@@ -11,7 +11,6 @@ from .checkpoint import Checkpoint, Progress, identity, load_weights, newest_val
 from .evaluate import Evaluation, evaluate
 from .examples import soft_target_examples
 from .export import save_network
-from .optim import rate_factor
 from .profile import stopwatch_of
 from .step import Job, Stepper
 
@@ -91,7 +90,7 @@ class _Run:
         self.stop = stop
         self.stopwatch = stopwatch
         self.stepper = Stepper(job)
-        self.steps = job.batches.steps_per_epoch
+        self.steps = self.stepper.steps_per_epoch
         self.epoch_seconds = 0.0
         self._began = time.perf_counter()
 
@@ -153,8 +152,7 @@ class _Run:
 
     def close_epoch(self, epoch: int, evaluation: Evaluation | None) -> None:
         """The row, the event, the checkpoint; in this order, so that a checkpoint never knows more than the table."""
-        factor = rate_factor(self.config.optim, epochs=self.config.epochs, epoch=epoch, progress=0.0)
-        row: dict[str, Any] = {"epoch": epoch, "lr": self.stepper.optimizers["student"].lr * factor}
+        row: dict[str, Any] = {"epoch": epoch, "lr": self.stepper.optimizers["student"].lr * self.stepper.factor(0)}
         row |= self.stepper.means.means(self._where(epoch, self.steps - 1))
         if evaluation is not None:
             scores = zip(evaluation.names, evaluation.percent, strict=True)

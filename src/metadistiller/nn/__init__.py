@@ -1,6 +1,6 @@
 """Networks that return their stages, the exits on them, and the generator of soft targets."""
 
-from .backbones import Backbone, StageShape, stage_shapes
+from .backbones import Backbone, Bound, StageShape, stage_shapes
 from .build import build_network
 from .exits import BottleneckExit, LinearExit, build_exit
 from .generator import LabelGenerator
@@ -9,6 +9,7 @@ from .multi_exit import MultiExit
 __all__ = [
     "Backbone",
     "BottleneckExit",
+    "Bound",
     "LabelGenerator",
     "LinearExit",
     "MultiExit",

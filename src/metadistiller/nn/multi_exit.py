@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .backbones import Backbone, initialise, stage_shapes
+from .backbones import Backbone, Bound, initialise, stage_shapes
 from .exits import build_exit
 
 
@@ -43,26 +43,17 @@ class MultiExit(nn.Module):
         return [exit_(map_) for exit_, map_ in zip(self.exits, features, strict=True)]
 
 
-class _EarlyExits(nn.Module):
-    def __init__(self, student: MultiExit) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.student.early_exits(images)
-
-
 def _early_parameters(student: MultiExit, size: tuple[int, int]) -> frozenset[str]:
     """Asked of autograd, on the meta device, where values have shapes and no storage."""
     state = {
-        f"student.{name}": torch.empty_like(value, device="meta")
+        f"module.{name}": torch.empty_like(value, device="meta")
         for name, value in (*student.named_parameters(), *student.named_buffers())
     }
     names = [name for name, _ in student.named_parameters()]
-    params = [state[f"student.{name}"].requires_grad_() for name in names]
+    params = [state[f"module.{name}"].requires_grad_() for name in names]
     images = torch.empty(2, 3, *size, device="meta", dtype=params[0].dtype)
     with torch.enable_grad():
-        logits = torch.func.functional_call(_EarlyExits(student), state, (images,))
+        logits = torch.func.functional_call(Bound(student, student.early_exits), state, (images,))
         total = torch.stack([each.sum() for each in logits]).sum()
     gradients = torch.autograd.grad(total, params, allow_unused=True)
     return frozenset(name for name, gradient in zip(names, gradients, strict=True) if gradient is not None)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ShapeError
+from ._bound import Bound
 
 ExitDesign: TypeAlias = Literal["bottleneck", "linear"]
 
@@ -81,18 +82,9 @@ def stage_shapes(backbone: Backbone, size: tuple[int, int]) -> list[StageShape]:
         for name, value in (*backbone.named_parameters(), *backbone.named_buffers())
     }
     images = torch.empty(2, 3, height, width, device="meta", dtype=next(backbone.parameters()).dtype)
-    # functional_call runs `forward`, so the stages are asked for through a module that has them as its forward.
-    maps = torch.func.functional_call(_Stages(backbone), {f"backbone.{k}": v for k, v in state.items()}, (images,))
+    stages = Bound(backbone, backbone.stages)
+    maps = torch.func.functional_call(stages, {f"module.{k}": v for k, v in state.items()}, (images,))
     return [StageShape(*map_.shape[1:]) for map_ in maps]
-
-
-class _Stages(nn.Module):
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.backbone.stages(images)
 
 
 def run_between(layers: nn.Sequential, cuts: Sequence[int], images: Tensor, upto: int | None) -> list[Tensor]:
