@@ -4,6 +4,8 @@
     config = metadistiller.recipe("digits")
     trained = metadistiller.train(config, "runs/a")
 
+    boosted = metadistiller.boost(model)    # any network, in a loop of one's own
+
 Importing the package does not import torch; the first use of a name that needs it does.
 """
 
@@ -16,15 +18,18 @@ from .recipes import recipe
 
 if TYPE_CHECKING:
     from .assemble import Trained, evaluate_run, export, figure3, resume, train
+    from .boosting import Boosted, boost
     from .engine.export import load_network
     from .inspection import inspect
 
 __all__ = [
+    "Boosted",
     "Choice",
     "Config",
     "Optim",
     "Trained",
     "__version__",
+    "boost",
     "evaluate_run",
     "export",
     "figure3",
@@ -36,7 +41,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "Boosted": "boosting",
     "Trained": "assemble",
+    "boost": "boosting",
     "evaluate_run": "assemble",
     "export": "assemble",
     "figure3": "assemble",

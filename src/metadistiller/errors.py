@@ -5,7 +5,8 @@
     ├── UsageError (ValueError)    exit code 2: what was asked for cannot be meant
     │   ├── UnknownName            a method, network, data set, recipe or option that is not there
     │   ├── ConfigError            a value out of its range, or two that contradict each other
-    │   └── ShapeError             tensors or images that do not fit together
+    │   ├── ShapeError             tensors or images that do not fit together
+    │   └── StageError             a network whose stages, or whose head, cannot be found
     └── RunError (RuntimeError)    exit code 1: it was a fair request, and it failed
         ├── DataError              files that are missing, damaged or inconsistent
         ├── CheckpointError        a run folder or checkpoint that cannot be used
@@ -60,6 +61,10 @@ class ConfigError(UsageError):
 
 class ShapeError(UsageError):
     """Tensors or images whose sizes do not fit."""
+
+
+class StageError(UsageError):
+    """A network that is no image classifier of two stages or more, as far as a run of it shows."""
 
 
 class RunError(MetaDistillerError, RuntimeError):

@@ -7,8 +7,8 @@ A member module holds three things, and nothing is listed anywhere else:
     build     the function or class that makes the member from its Options
 
 A method that learns with a second network adds PARTNER, "teacher" or "peer" (see metadistiller.methods).
-A family with endless names (WRN-d-w) adds PATTERN, a compiled expression whose groups are whole-numbered
-Options fields.
+A family with endless names (WRN-d-w, timm/NAME) adds PATTERN, a compiled expression whose groups are Options fields:
+whole numbers or words.
 """
 
 import importlib
@@ -95,6 +95,11 @@ def _member(module: ModuleType, name: str, preset: Mapping[str, Any]) -> Member:
     return Member(name, module.Options, preset, module.build, summary, vars(module).get("PARTNER"))
 
 
+def _is_count(options: type[Any], key: str) -> bool:
+    """Whether a field of Options is a whole number."""
+    return any(field.name == key and field.type in (int, "int") for field in fields(options))
+
+
 def table(package: str) -> dict[str, Member]:
     """Every named member of a family, in the order of its files and of their NAMES."""
     return {name: _member(module, name, preset) for module in modules(package) for name, preset in module.NAMES.items()}
@@ -108,5 +113,8 @@ def find(package: str, kind: str, name: str) -> Member:
     for module in modules(package):
         pattern: re.Pattern[str] | None = vars(module).get("PATTERN")
         if pattern is not None and (match := pattern.fullmatch(name)):
-            return _member(module, name, {key: int(value) for key, value in match.groupdict().items()})
+            preset = {
+                key: int(value) if _is_count(module.Options, key) else value for key, value in match.groupdict().items()
+            }
+            return _member(module, name, preset)
     raise UnknownName(kind, name, members)

@@ -149,7 +149,7 @@ def test_a_bias_of_its_own_has_a_tangent_of_every_pixel() -> None:
 
 
 def test_what_convolutions_gave_is_used_once_in_the_order_of_each_weight_s_uses() -> None:
-    weights = [torch.randn(3, 3, 1, 1) for _ in range(2)]
+    weights = [nn.Parameter(torch.randn(3, 3, 1, 1)) for _ in range(2)]
     kept = Kept()
     with kept:
         outputs = [F.conv2d(torch.randn(1, 3, 2, 2), weights[i]) for i in (0, 1, 0)]
@@ -161,7 +161,7 @@ def test_what_convolutions_gave_is_used_once_in_the_order_of_each_weight_s_uses(
 
 
 def test_what_was_written_over_is_not_taken_for_what_a_convolution_gave() -> None:
-    weight, kept = torch.randn(3, 3, 1, 1), Kept()
+    weight, kept = nn.Parameter(torch.randn(3, 3, 1, 1)), Kept()
     with kept:
         F.relu_(F.conv2d(torch.randn(1, 3, 2, 2), weight))
         second = F.conv2d(torch.randn(1, 3, 2, 2), weight)

@@ -16,7 +16,7 @@ as clones, and gradients come out of torch.autograd.grad.
 
 look_ahead.py   eq. 7
 derivative.py   v and u_k, the two halves of eq. 8
-_forward_mode.py, _bound.py   a forward-mode pass, a call with other parameters
+_forward_mode.py, _draws.py, _bound.py   a forward-mode pass, the same draws again, a call with other parameters
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from torch import Tensor
 from ..nn import LabelGenerator, MultiExit
 from ..timing import timed
 from ._forward_mode import Kept
-from .derivative import Derivative, Heldout, directional_derivatives, heldout_gradient
+from .derivative import Derivative, Heldout, directional_derivatives, heldout_gradient, supported_derivative
 from .look_ahead import LookAhead, look_ahead, shared_look_ahead
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "meta_loss",
     "meta_loss_from",
     "shared_look_ahead",
+    "supported_derivative",
 ]
 
 
@@ -88,7 +89,7 @@ def meta_loss(
         alpha: weight of the hard label, 0 to 1; at 1 the meta-gradient is exactly 0.
         temperature: tau > 0.
         heldout: see heldout_gradient.
-        derivative: see directional_derivatives; the surrogate is exact with forward_mode only.
+        derivative: see directional_derivatives; the surrogate is exact with forward_mode and double_backward.
         label_smoothing: of the look-ahead's hard terms, as in training; the held-out loss has none.
     """
     with torch.enable_grad(), timed("look-ahead"):

@@ -13,37 +13,61 @@ x^ = (x - mean) / sigma and y = gamma x^ + beta,
 where the first part is the backward kernel called with dx for the gradient of y, and the second the forward kernel
 with dgamma and dbeta for scale and shift. Both are fused on processors and GPUs, in every precision and memory format.
 
+Attention. The fused kernels have no forward-mode rule: the plain one is taken within the pass.
+
 The nesting matters. A reverse pass over a forward-mode pass through train-mode batch normalisation is silently wrong in
 PyTorch (pytorch/pytorch issue 196699); here nothing is differentiated twice, and what comes out are constants.
 """
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from ._draws import Draws
 
 
 class Kept(TorchFunctionMode):
-    """While it is entered, keeps what convolutions give, in the order of each weight's uses."""
+    """While it is entered, keeps what convolutions give, in the order of each weight's uses; and what layers draw, to
+    be drawn again."""
 
     def __init__(self) -> None:
         super().__init__()
         self._outputs: dict[int, list[tuple[Tensor, int]]] = {}
+        self._draws: Draws | None = None
+
+    def __enter__(self) -> "Kept":
+        self._draws = Draws()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    @property
+    def draws(self) -> Draws:
+        """From where on the pass drew; from here on, where there was none."""
+        return self._draws or Draws()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
+        if func is F.scaled_dot_product_attention and _drops_out(args, given):
+            # Fused kernels draw other masks than the plain one, which the forward-mode pass needs.
+            with plain_attention():
+                return func(*args, **given)
         result = func(*args, **given)
         if func is torch.conv2d:
             output = result.detach()
             weight = args[1] if len(args) > 1 else given["weight"]
+            # A weight that is made for the occasion (standardised, reparametrised) may lie where another one lay.
+            if not isinstance(weight, nn.Parameter):
+                return result
             self._outputs.setdefault(weight.data_ptr(), []).append((output, output._version))
         return result
 
@@ -56,6 +80,17 @@ class Kept(TorchFunctionMode):
         return output if output._version == version else None
 
 
+def plain_attention() -> AbstractContextManager[Any]:
+    """Within the block, attention is computed by the kernel that is made of differentiable operations."""
+    kernel: AbstractContextManager[Any] = sdpa_kernel(SDPBackend.MATH)
+    return kernel
+
+
+def _drops_out(args: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
+    share: float = args[4] if len(args) > 4 else given.get("dropout_p", 0.0)
+    return share > 0
+
+
 @contextmanager
 def forward_mode(kept: Kept | None = None) -> Iterator[None]:
     """Within the block, functions of `dual` tensors carry tangents.
@@ -63,7 +98,7 @@ def forward_mode(kept: Kept | None = None) -> Iterator[None]:
     Args:
         kept: of a pass over the same images with the same weights; used up.
     """
-    with forward_ad.dual_level(), warnings.catch_warnings(), _Rules(kept or Kept()):
+    with forward_ad.dual_level(), warnings.catch_warnings(), plain_attention(), _Rules(kept or Kept()):
         # The first dual tensor loads torch's own decompositions, which warn that torch.jit.script is going away.
         warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
         yield
@@ -93,7 +128,20 @@ class _Rules(TorchFunctionMode):
     ) -> Any:
         if func is torch.conv2d:
             return _conv2d(self._kept, *args, **(kwargs or {}))
-        return (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+        if func is F.batch_norm:
+            return _batch_norm(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        # Of normalisations under autocast torch gives a float32 tangent to a bfloat16 primal, too.
+        return _in_one_precision(result) if func in _NORMALISATIONS else result
+
+
+_NORMALISATIONS = (F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm, torch.layer_norm, torch.group_norm)
+
+
+def _in_one_precision(value: Tensor) -> Tensor:
+    primal, along = _parts(value)
+    assert primal is not None
+    return value if along is None or along.dtype == primal.dtype else dual(primal, along.to(primal.dtype))
 
 
 def _conv2d(kept: Kept, input: Tensor, weight: Tensor, bias: Tensor | None = None, *how: Any, **more: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """The two halves of eq. 8: the held-out gradient v at theta_s^+, and the exits' derivatives u_k along it at theta_s."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Literal
 
@@ -10,10 +11,10 @@ from torch import Tensor
 from ..losses import hard_loss, wide
 from ..nn import MultiExit
 from ._bound import call
-from ._forward_mode import Kept, dual, forward_mode, tangent
+from ._forward_mode import Kept, dual, forward_mode, plain_attention, tangent
 
 Heldout = Literal["final", "all"]
-Derivative = Literal["forward_mode", "finite_differences"]
+Derivative = Literal["forward_mode", "double_backward", "finite_differences"]
 
 # Of finite differences, the length of the step in theta_s. Shorter ones drown in float32's rounding, longer ones cross
 # kinks of ReLU; benchmarks/meta_quality.py has the errors of three.
@@ -44,8 +45,9 @@ def heldout_gradient(
         _, exit_logits = call(student, student.forward, fast, images)
         loss = torch.stack([hard_loss(logits, labels) for logits in exit_logits]).sum()
     wanted = {name: value for name, value in fast.items() if value.requires_grad}
-    gradients = torch.autograd.grad(loss, list(wanted.values()))
-    return loss.detach(), dict(zip(wanted, gradients, strict=True))
+    gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    found = {name: gradient for name, gradient in zip(wanted, gradients, strict=True) if gradient is not None}
+    return loss.detach(), found
 
 
 def directional_derivatives(
@@ -63,15 +65,53 @@ def directional_derivatives(
 
     Args:
         direction: v by name; parameters that it leaves out stay fixed.
-        how: forward_mode is exact. finite_differences takes the difference of the logits a little to either side, in
-            the parameters' own precision whatever the autocast; for networks with an operation that has no forward-mode
-            rule. It crosses kinks of ReLU: see DIFFERENCE.
-        kept: of a pass over the same images at theta_s; used up.
+        how: forward_mode is exact, and so is double_backward, which takes about twice the time and memory and needs no
+            forward-mode rules. finite_differences takes the difference of the logits a little to either side, in the
+            parameters' own precision whatever the autocast; for networks with an operation that can be differentiated
+            once only. It crosses kinks of ReLU: see DIFFERENCE.
+        kept: of a pass over the same images at theta_s, whose draws are drawn again; used up.
     """
-    with torch.no_grad():
-        if how == "forward_mode":
-            return _by_forward_mode(student, direction, images, temperature, kept)
-        return _by_differences(student, direction, images, temperature)
+    kept = kept or Kept()
+    draws = kept.draws
+    match how:
+        case "forward_mode":
+            with torch.no_grad(), draws.again():
+                return _by_forward_mode(student, direction, images, temperature, kept)
+        case "double_backward":
+            with torch.enable_grad(), draws.again(), plain_attention():
+                return _by_double_backward(student, direction, images, temperature)
+        case "finite_differences":
+            sides = []
+            with torch.no_grad():
+                along, step = _along(direction)
+                for sign in (1, -1):
+                    with draws.again():
+                        sides.append(_aside(student, direction, along, sign, images, temperature))
+            return [(above - below) / (2 * step) for above, below in zip(*sides, strict=True)]
+
+
+def supported_derivative(student: MultiExit, images: Tensor) -> Derivative:
+    """The first of forward_mode, double_backward and finite_differences that the network's operations allow; tried on
+    two images, and said in a warning where it is not the first.
+    """
+    images = images[:2]
+    direction = {name: p.detach() for name, p in student.named_parameters() if name in student.early_parameters}
+    ways: tuple[Derivative, ...] = ("forward_mode", "double_backward")
+    for how in ways:
+        try:
+            directional_derivatives(student, direction, images, temperature=1.0, how=how)
+            return how
+        # NotImplementedError of an operation without a rule is one of these.
+        except RuntimeError as error:
+            others: dict[str, Derivative] = {"forward_mode": "double_backward", "double_backward": "finite_differences"}
+            warnings.warn(
+                f"this network cannot be differentiated by {how} ({' '.join(str(error).split())[:200]}); the exits' "
+                f"derivative of eq. 8 is taken by {others[how]}. To say so from the beginning and hear this no more: "
+                f"derivative={others[how]}",
+                UserWarning,
+                stacklevel=2,
+            )
+    return "finite_differences"
 
 
 def _by_forward_mode(
@@ -86,19 +126,40 @@ def _by_forward_mode(
         return [tangent(F.log_softmax(wide(logits) / temperature, dim=1)) for logits in exit_logits]
 
 
-def _by_differences(
+def _by_double_backward(
     student: MultiExit, direction: Mapping[str, Tensor], images: Tensor, temperature: float
 ) -> list[Tensor]:
-    params = dict(student.named_parameters())
-    names = [name for name in params if name in direction]
-    along = [direction[name] for name in names]
+    """J v as the derivative of (J^T w) v in w, which it is linear in; w has no value that matters."""
+    params = {name: value.detach() for name, value in student.named_parameters()}
+    params |= {name: params[name].requires_grad_() for name in direction}
+    exit_logits = call(student, student.early_exits, params, images)
+    shares = [F.log_softmax(wide(logits) / temperature, dim=1) for logits in exit_logits]
+    w = [torch.zeros_like(share, requires_grad=True) for share in shares]
+    along = [params[name] for name in direction]
+    pulled = torch.autograd.grad(shares, along, w, create_graph=True, allow_unused=True)
+    parts = [(p * v).sum() for p, v in zip(pulled, direction.values(), strict=True) if p is not None]
+    return list(torch.autograd.grad(torch.stack(parts).sum(), w))
+
+
+def _along(direction: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+    """The steps of finite differences, DIFFERENCE long together, and their length in units of `direction`."""
+    along = list(direction.values())
     # On the device: a number on the host would be waited for.
     step = DIFFERENCE / torch.nn.utils.get_total_norm(along).clamp_min(torch.finfo(along[0].dtype).tiny)
-    steps = torch._foreach_mul(along, step)
-    sides = []
-    for sign in (1, -1):
-        moved = torch._foreach_add([params[name].detach() for name in names], steps, alpha=sign)
-        with torch.autocast(images.device.type, enabled=False):
-            exit_logits = call(student, student.early_exits, params | dict(zip(names, moved, strict=True)), images)
-        sides.append([F.log_softmax(logits / temperature, dim=1) for logits in exit_logits])
-    return [(above - below) / (2 * step) for above, below in zip(*sides, strict=True)]
+    return list(torch._foreach_mul(along, step)), step
+
+
+def _aside(
+    student: MultiExit,
+    direction: Mapping[str, Tensor],
+    steps: list[Tensor],
+    sign: int,
+    images: Tensor,
+    temperature: float,
+) -> list[Tensor]:
+    """log softmax(S_k / tau) a step to one side of theta_s."""
+    params = dict(student.named_parameters())
+    moved = torch._foreach_add([params[name].detach() for name in direction], steps, alpha=sign)
+    with torch.autocast(images.device.type, enabled=False):
+        exit_logits = call(student, student.early_exits, params | dict(zip(direction, moved, strict=True)), images)
+    return [F.log_softmax(logits / temperature, dim=1) for logits in exit_logits]

@@ -20,7 +20,7 @@ class LookAhead:
         images: X_train, (N, 3, H, W).
         target_logits: of T_1..T_{K-1} on X_train, (N, C) each; their graph leads to theta_g.
         fast_params: theta_s^+ by name, detached.
-        kept: what convolutions gave at theta_s on X_train.
+        kept: what convolutions gave, and layers drew, at theta_s on X_train.
     """
 
     images: Tensor
@@ -61,8 +61,11 @@ def look_ahead(
         temperature=temperature,
         label_smoothing=label_smoothing,
     )
-    gradients = torch.autograd.grad(loss, list(params.values()))
-    fast_params = _moved(params, dict(zip(params, gradients, strict=True)), inner_lr)
+    moving = {name: param for name, param in params.items() if param.requires_grad}
+    # A network may hold parameters that its output does not depend on, such as those of an auxiliary head.
+    found = torch.autograd.grad(loss, list(moving.values()), allow_unused=True)
+    gradients = {name: gradient for name, gradient in zip(moving, found, strict=True) if gradient is not None}
+    fast_params = _moved(params, gradients, inner_lr)
     return LookAhead(images, target_logits, fast_params, kept)
 
 

@@ -145,9 +145,9 @@ class FitNet(Method):
     def _joint_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
         """Label and hint at once."""
         images, labels = batch
-        features = self.student.backbone.stages(images)
+        features, logits = self.student.backbone.stages_and_logits(images)
         hint = self._hint(features, images)
-        hard = hard_loss(self.student.backbone.head(features[-1]), labels, label_smoothing=self._label_smoothing)
+        hard = hard_loss(logits, labels, label_smoothing=self._label_smoothing)
         total = hard + self._options.hint_weight * hint
         return Losses(total, {"loss": total.detach(), "final_hard": hard.detach(), "hint": hint.detach()})
 

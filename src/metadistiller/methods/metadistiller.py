@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config import require
 from ..data import Batch, Disjoint, Halves, seeded
 from ..losses import hard_loss
-from ..meta import Kept, MetaLoss, meta_loss, meta_loss_from, shared_look_ahead
+from ..meta import Derivative, Kept, MetaLoss, meta_loss, meta_loss_from, shared_look_ahead, supported_derivative
 from ..nn import Backbone, LabelGenerator, stage_shapes
 from ._apart import answer_apart
 from ._base import Losses, Method, Objective, Player, Setting
@@ -37,7 +37,7 @@ _UNUSED: Mapping[str, tuple[str, ...]] = {
 _WORDS = {
     "lookahead": ("shared", "own"),
     "heldout": ("final", "all"),
-    "derivative": ("forward_mode", "finite_differences"),
+    "derivative": ("auto", "forward_mode", "double_backward", "finite_differences"),
     "meta_precision": ("run", "float32"),
 }
 
@@ -64,9 +64,11 @@ class Options:
             shared is the default because it gives the same for less (docs/notes/shared-look-ahead.md).
         heldout: which outputs the held-out loss of eq. 8 sums over: final, as written, or all.
         heldout_batch_size: images of X_test in a step, >= 2; null takes the run's batch size.
-        derivative: how the exits' derivative along the held-out gradient is taken. forward_mode is exact;
-            finite_differences is for networks with an operation that has no forward-mode rule.
-        meta_precision: of the meta step. run: as the student's step, so bfloat16 where that is; float32.
+        derivative: how the exits' derivative along the held-out gradient is taken. auto: the first of the others that
+            the network's operations allow, said where it is not the first. forward_mode is exact; double_backward too,
+            in more time and memory; finite_differences is near.
+        meta_precision: of the meta step. run: as the student's step, so bfloat16 where that is, but
+            float32 where that is float16; float32.
         inner_width: channels inside an exit, >= 1; null takes min(128, a quarter of the last stage's).
     """
 
@@ -80,7 +82,7 @@ class Options:
     lookahead: Literal["shared", "own"] = "shared"
     heldout: Literal["final", "all"] = "final"
     heldout_batch_size: int | None = None
-    derivative: Literal["forward_mode", "finite_differences"] = "forward_mode"
+    derivative: Literal["auto", "forward_mode", "double_backward", "finite_differences"] = "auto"
     meta_precision: Literal["run", "float32"] = "run"
     inner_width: int | None = None
 
@@ -135,6 +137,7 @@ class MetaDistiller(Method):
             label_smoothing=setting.label_smoothing,
         )
         self._between = _Between()
+        self._supported: Derivative | None = None
 
     def players(self) -> dict[str, Player]:
         players = self.boosting.players()
@@ -193,7 +196,7 @@ class MetaDistiller(Method):
                 alpha=self._options.alpha,
                 temperature=self._options.temperature,
                 heldout=self._options.heldout,
-                derivative=self._options.derivative,
+                derivative=self._derivative(batch[0][0]),
                 label_smoothing=self._label_smoothing,
             )
         return _losses_of(found)
@@ -224,13 +227,23 @@ class MetaDistiller(Method):
                 alpha=self._options.alpha,
                 temperature=self._options.temperature,
                 heldout=self._options.heldout,
-                derivative=self._options.derivative,
+                derivative=self._derivative(ahead.images),
             )
         return _losses_of(found)
 
+    def _derivative(self, images: Tensor) -> Derivative:
+        if self._options.derivative != "auto":
+            return self._options.derivative
+        if self._supported is None:
+            self._supported = supported_derivative(self.boosting.student, images)
+        return self._supported
+
     def _meta_autocast(self, images: Tensor) -> AbstractContextManager[object]:
         """The student's own autocast, or none."""
-        if self._options.meta_precision == "run":
+        kind = images.device.type
+        # Gradients inside the meta step are not scaled, and float16 would lose them.
+        half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+        if self._options.meta_precision == "run" and not half:
             return nullcontext()
         return torch.autocast(images.device.type, enabled=False)
 

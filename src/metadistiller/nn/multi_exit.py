@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .backbones import Backbone, Bound, initialise, stage_shapes
+from .backbones import Backbone, initialise, on_phantom, stage_shapes
 from .exits import build_exit
 
 
@@ -33,9 +33,9 @@ class MultiExit(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Features F_1..F_K and logits S_1..S_K, shallow first."""
-        features = self.backbone.stages(images)
+        features, logits = self.backbone.stages_and_logits(images)
         early = [exit_(map_) for exit_, map_ in zip(self.exits, features[:-1], strict=True)]
-        return features, [*early, self.backbone.head(features[-1])]
+        return features, [*early, logits]
 
     def early_exits(self, images: Tensor) -> list[Tensor]:
         """Logits S_1..S_{K-1}; the last stage does not run."""
@@ -44,16 +44,12 @@ class MultiExit(nn.Module):
 
 
 def _early_parameters(student: MultiExit, size: tuple[int, int]) -> frozenset[str]:
-    """Asked of autograd, on the meta device, where values have shapes and no storage."""
-    state = {
-        f"module.{name}": torch.empty_like(value, device="meta")
-        for name, value in (*student.named_parameters(), *student.named_buffers())
-    }
-    names = [name for name, _ in student.named_parameters()]
-    params = [state[f"module.{name}"].requires_grad_() for name in names]
-    images = torch.empty(2, 3, *size, device="meta", dtype=params[0].dtype)
-    with torch.enable_grad():
-        logits = torch.func.functional_call(Bound(student, student.early_exits), state, (images,))
-        total = torch.stack([each.sum() for each in logits]).sum()
-    gradients = torch.autograd.grad(total, params, allow_unused=True)
-    return frozenset(name for name, gradient in zip(names, gradients, strict=True) if gradient is not None)
+    """Asked of autograd."""
+    return on_phantom(student, _those_with_gradient, student.backbone.in_channels, size, gradient=True)
+
+
+def _those_with_gradient(copied: MultiExit, images: Tensor) -> frozenset[str]:
+    params = {name: p for name, p in copied.named_parameters() if p.requires_grad}
+    total = torch.stack([logits.sum() for logits in copied.early_exits(images)]).sum()
+    gradients = torch.autograd.grad(total, list(params.values()), allow_unused=True)
+    return frozenset(name for name, gradient in zip(params, gradients, strict=True) if gradient is not None)

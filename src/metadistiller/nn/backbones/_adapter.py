@@ -1,67 +1,92 @@
-"""A network that is not ours as a Backbone: the same module, run stage by stage."""
+"""A network that is not ours as a Backbone: the same module, with its stages read while it runs."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ...errors import ConfigError
 from ._base import Backbone, ExitDesign
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Where the stages of a network end.
-
-    Attributes:
-        stages: of each stage the submodules that it runs, in order and one after the other, by the names that
-            `named_modules` gives them. The first of a stage must not work in place: it would change the map before it.
-        head: from the network and F_K to logits (N, C). It takes the network as an argument, not from a closure, so
-            that a copy of the Backbone asks its own copy of the network.
-        total_stride: see Backbone.
-        exit_design: see Backbone.
-    """
-
-    stages: tuple[tuple[str, ...], ...]
-    head: Callable[[nn.Module, Tensor], Tensor]
-    total_stride: int
-    exit_design: ExitDesign = "bottleneck"
+from ._discovery import discover
+from ._taps import Stage, logits_of, run_upto, run_with
 
 
 class Adapter(Backbone):
-    """A network and the layout of its stages; the network stays as it is, and is what ships.
+    """A network and where its stages end; the network stays as it is, and is what ships.
 
     The state dict of an Adapter has the prefix "network."; that of `plain` has the network's own keys.
 
     Args:
-        network: answers images (N, 3, H, W) with logits (N, C); its initial weights are kept.
-        layout: its stages and its head, which together are its `forward`.
+        network: answers images (N, in_channels, H, W) with logits (N, C); its weights are kept.
+        found: where its stages end, in the order in which it runs them; the last is F_K.
         num_classes: C.
+        total_stride, exit_design, in_channels: see Backbone.
     """
 
-    def __init__(self, network: nn.Module, layout: Layout, num_classes: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        found: Sequence[Stage],
+        num_classes: int,
+        *,
+        total_stride: int,
+        exit_design: ExitDesign = "bottleneck",
+        in_channels: int = 3,
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.total_stride = layout.total_stride
-        self.exit_design = layout.exit_design
+        self.total_stride = total_stride
+        self.exit_design = exit_design
+        self.in_channels = in_channels
         self.network = network
-        self._layout = layout
+        self.found = tuple(found)
 
     @property
     def num_stages(self) -> int:
-        return len(self._layout.stages)
+        return len(self.found)
 
     def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
-        x = images
-        maps = []
-        for names in self._layout.stages[:upto]:
-            for name in names:
-                x = self.network.get_submodule(name)(x)
-            maps.append(x)
-        return maps
+        return run_upto(self.network, self.found[:upto], images)
 
-    def head(self, features: Tensor) -> Tensor:
-        return self._layout.head(self.network, features)
+    def stages_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        return run_with(self.network, self.found, images)
 
     @property
     def plain(self) -> nn.Module:
         return self.network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return logits_of(self.network(images))
+
+
+def adapt(
+    network: nn.Module,
+    *,
+    num_classes: int | None = None,
+    size: tuple[int, int] = (224, 224),
+    in_channels: int = 3,
+    stages: Sequence[str] | None = None,
+    exit_design: ExitDesign = "bottleneck",
+) -> Adapter:
+    """Any image classifier as a Backbone.
+
+    Args:
+        network: see Adapter. It is copied without its weights and run once; itself it is not touched.
+        num_classes: C, checked against what the network gives; None takes that.
+        size: height and width of the images that its stages are looked for with.
+        stages: names of the modules whose outputs are F_1..F_K; None finds them, see discover.
+    Raises: StageError, ConfigError, UnknownName.
+    """
+    found = discover(network, size=size, in_channels=in_channels, names=stages)
+    if num_classes is not None and num_classes != found.num_classes:
+        raise ConfigError(
+            f"num_classes is {num_classes}, but the network gives {found.num_classes} logits; build it for "
+            f"{num_classes} classes, or leave num_classes out"
+        )
+    return Adapter(
+        network,
+        found.stages,
+        found.num_classes,
+        total_stride=found.total_stride,
+        exit_design=exit_design,
+        in_channels=in_channels,
+    )

@@ -1,6 +1,7 @@
 """What a network must give: its stages, and the head that turns the last of them into logits.
 
-A family is one module with Options, NAMES and `build(options, num_classes) -> Backbone` (see metadistiller.lookup).
+A family is one module with Options, NAMES (or a PATTERN) and `build(options, num_classes) -> Backbone` (see
+metadistiller.lookup).
 """
 
 from abc import ABC, abstractmethod
@@ -8,11 +9,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from ...errors import ShapeError
-from ._bound import Bound
+from ._phantom import on_phantom
 
 ExitDesign: TypeAlias = Literal["bottleneck", "linear"]
 
@@ -34,11 +34,13 @@ class Backbone(nn.Module, ABC):
             map is F_K, or what a head that pools once more (VGG's) makes of it. Smaller images are refused.
         exit_design: of its early exits and of the generator's heads: bottleneck, or linear (average and linear layer,
             as sec. 4.2 has it for VGG).
+        in_channels: of the images.
     """
 
     num_classes: int
     total_stride: int
     exit_design: ExitDesign = "bottleneck"
+    in_channels: int = 3
 
     @property
     @abstractmethod
@@ -50,16 +52,35 @@ class Backbone(nn.Module, ABC):
         """F_1..F_upto, shallow first; each (N, D_k, H_k, W_k). All K where `upto` is None; later stages do not run."""
 
     @abstractmethod
+    def stages_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """F_1..F_K and logits (N, C), in one pass."""
+
+    @property
+    @abstractmethod
+    def plain(self) -> nn.Module:
+        """What ships: the network itself; an adapter gives the network that it holds, under that network's own keys."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C); images (N, 3, H, W)."""
+
+
+class StagedNetwork(Backbone):
+    """A network of ours: it runs stage by stage, and its head turns the last map into logits."""
+
+    @abstractmethod
     def head(self, features: Tensor) -> Tensor:
         """Logits (N, C) from F_K."""
 
+    def stages_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        maps = self.stages(images)
+        return maps, self.head(maps[-1])
+
     @property
     def plain(self) -> nn.Module:
-        """What ships: the network itself; an adapter gives the network that it holds, under that network's own keys."""
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, C); images (N, 3, H, W)."""
         return self.head(self.stages(images)[-1])
 
 
@@ -76,14 +97,7 @@ def stage_shapes(backbone: Backbone, size: tuple[int, int]) -> list[StageShape]:
             f"every {backbone.total_stride}x{backbone.total_stride} pixels; take images of at least "
             f"{backbone.total_stride} pixels a side, or a network that shrinks them less"
         )
-    # Values on the meta device have shapes and no storage; batch normalisation in training mode would want N > 1.
-    state = {
-        name: torch.empty_like(value, device="meta")
-        for name, value in (*backbone.named_parameters(), *backbone.named_buffers())
-    }
-    images = torch.empty(2, 3, height, width, device="meta", dtype=next(backbone.parameters()).dtype)
-    stages = Bound(backbone, backbone.stages)
-    maps = torch.func.functional_call(stages, {f"module.{k}": v for k, v in state.items()}, (images,))
+    maps = on_phantom(backbone, backbone.__class__.stages, backbone.in_channels, size)
     return [StageShape(*map_.shape[1:]) for map_ in maps]
 
 

@@ -20,7 +20,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
 from ...config import require
-from ._base import Backbone, initialise, run_between
+from ._base import StagedNetwork, initialise, run_between
 
 # Expansion, channels and blocks of each group, then the stride of its first block in the two forms.
 GROUPS = (
@@ -81,7 +81,7 @@ class ProjectingResidual(nn.Module):
         return out + self.shortcut(x) if self.residual else out
 
 
-class MobileNetV2(Backbone):
+class MobileNetV2(StagedNetwork):
     """Four stages; the 1x1 convolution to 1280 channels belongs to the head."""
 
     def __init__(self, options: Options, num_classes: int) -> None:

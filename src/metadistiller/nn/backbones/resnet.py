@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ...config import require
-from ._base import Backbone, initialise
+from ._base import StagedNetwork, initialise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ NAMES = {
 }
 
 
-class ResNet(Backbone):
+class ResNet(StagedNetwork):
     """A stem and stages of residual blocks, each stage half the side of the one before.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.shufflenetv2 import InvertedResidual
 
 from ...config import require
-from ._base import Backbone, initialise
+from ._base import StagedNetwork, initialise
 
 STEM, LAST = 24, 1024
 UNITS = (4, 8, 4)
@@ -43,7 +43,7 @@ NAMES = {
 }
 
 
-class ShuffleNetV2(Backbone):
+class ShuffleNetV2(StagedNetwork):
     """Three stages, each half the side of the one before; the 1x1 convolution to 1024 channels belongs to the head."""
 
     def __init__(self, options: Options, num_classes: int) -> None:

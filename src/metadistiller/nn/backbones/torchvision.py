@@ -1,20 +1,18 @@
 """Networks of torchvision, untouched: what ships loads into torchvision's own class under its own keys.
 
-Built without pretrained weights, and with torchvision's initial ones. Stages end where those of our own networks do:
-after layer1..layer4 of a ResNet, before poolings 2 to 5 of a VGG, after the groups of 24, 32, 96 and 320 channels of
-MobileNetV2, after stage2..stage4 of ShuffleNetV2.
+Any image classifier of torchvision, with torchvision's initial weights. Of the twelve that stand in `list`, stages end
+where those of our own networks do: after layer1..layer4 of a ResNet, before poolings 2 to 5 of a VGG, after the groups
+of 24, 32, 96 and 320 channels of MobileNetV2, after stage2..stage4 of ShuffleNetV2. Of all others a run finds them.
 """
 
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
-from itertools import pairwise
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models
 
-from ._adapter import Adapter, Layout
+from ...errors import UnknownName
+from ._adapter import Adapter, adapt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,70 +21,39 @@ class Options:
 
     Args:
         architecture: torchvision's name of it; the name fixes it.
+        stages: modules that the stages end with, as `metadistiller inspect` shows them; null finds them.
     """
 
     architecture: str
+    stages: tuple[str, ...] | None = None
 
 
-def _resnet(network: nn.Module) -> Layout:
-    stages = (("conv1", "bn1", "relu", "maxpool", "layer1"), ("layer2",), ("layer3",), ("layer4",))
-    return Layout(stages=stages, head=_resnet_head, total_stride=32)
-
-
-def _resnet_head(network: nn.Module, features: Tensor) -> Tensor:
-    logits: Tensor = network.get_submodule("fc")(torch.flatten(network.get_submodule("avgpool")(features), 1))
-    return logits
-
-
-def _vgg(network: nn.Module) -> Layout:
-    layers = network.get_submodule("features").named_children()
-    pools = [int(name) for name, layer in layers if isinstance(layer, nn.MaxPool2d)]
-    return Layout(stages=_runs(0, *pools[1:]), head=_vgg_head, total_stride=32, exit_design="linear")
-
-
-def _vgg_head(network: nn.Module, features: Tensor) -> Tensor:
-    # The fifth pooling stands last among the features.
-    *_, pool = network.get_submodule("features").children()
-    logits: Tensor = network.get_submodule("classifier")(
-        torch.flatten(network.get_submodule("avgpool")(pool(features)), 1)
-    )
-    return logits
-
-
-def _mobilenet(network: nn.Module) -> Layout:
-    return Layout(stages=_runs(0, 4, 7, 14, 18), head=_mobilenet_head, total_stride=32)
-
-
-def _mobilenet_head(network: nn.Module, features: Tensor) -> Tensor:
-    pooled = F.adaptive_avg_pool2d(network.get_submodule("features.18")(features), (1, 1))
-    logits: Tensor = network.get_submodule("classifier")(torch.flatten(pooled, 1))
-    return logits
-
-
-def _shufflenet(network: nn.Module) -> Layout:
-    stages = (("conv1", "maxpool", "stage2"), ("stage3",), ("stage4",))
-    return Layout(stages=stages, head=_shufflenet_head, total_stride=32)
-
-
-def _shufflenet_head(network: nn.Module, features: Tensor) -> Tensor:
-    logits: Tensor = network.get_submodule("fc")(network.get_submodule("conv5")(features).mean([2, 3]))
-    return logits
-
-
-def _runs(*cuts: int) -> tuple[tuple[str, ...], ...]:
-    """The layers of `features` between one cut and the next."""
-    return tuple(tuple(f"features.{index}" for index in range(*ends)) for ends in pairwise(cuts))
-
-
-LAYOUTS: dict[str, Callable[[nn.Module], Layout]] = {
-    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), _resnet),
-    **dict.fromkeys(("vgg16_bn", "vgg19", "vgg19_bn"), _vgg),
-    "mobilenet_v2": _mobilenet,
-    **dict.fromkeys(("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5"), _shufflenet),
+_RESNET = ("layer1", "layer2", "layer3", "layer4")
+_STAGES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), _RESNET),
+    # The ReLUs before the second to fifth pooling.
+    "vgg16_bn": ("features.12", "features.22", "features.32", "features.42"),
+    "vgg19": ("features.8", "features.17", "features.26", "features.35"),
+    "vgg19_bn": ("features.12", "features.25", "features.38", "features.51"),
+    "mobilenet_v2": ("features.3", "features.6", "features.13", "features.17"),
+    **dict.fromkeys(("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5"), ("stage2", "stage3", "stage4")),
 }
-NAMES = {f"torchvision/{name}": {"architecture": name} for name in LAYOUTS}
+NAMES = {f"torchvision/{name}": {"architecture": name} for name in _STAGES}
+PATTERN = re.compile(r"torchvision/(?P<architecture>\w+)")
 
 
 def build(options: Options, num_classes: int) -> Adapter:
-    network: nn.Module = models.get_model(options.architecture, weights=None, num_classes=num_classes)
-    return Adapter(network, LAYOUTS[options.architecture](network), num_classes)
+    """Raises: UnknownName, StageError."""
+    name = options.architecture
+    known = models.list_models(module=models)
+    if name not in known:
+        raise UnknownName("network", f"torchvision/{name}", [f"torchvision/{other}" for other in known])
+    network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
+    return adapt(
+        network,
+        num_classes=num_classes,
+        size=(299, 299) if name == "inception_v3" else (224, 224),
+        stages=options.stages or _STAGES.get(name),
+        # Sec. 4.2 of the paper has linear exits for VGG.
+        exit_design="linear" if name.startswith("vgg") else "bottleneck",
+    )

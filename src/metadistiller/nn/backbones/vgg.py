@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...config import require
-from ._base import Backbone, initialise, run_between
+from ._base import StagedNetwork, initialise, run_between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ NAMES = {
 }
 
 
-class VGG(Backbone):
+class VGG(StagedNetwork):
     """Four stages at strides 2, 4, 8, 16; the head pools once more."""
 
     exit_design = "linear"

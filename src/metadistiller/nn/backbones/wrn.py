@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import require
-from ._base import Backbone, initialise
+from ._base import StagedNetwork, initialise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class PreActivationBlock(nn.Module):
         return residual + (x if self.shortcut is None else self.shortcut(active))
 
 
-class WideResNet(Backbone):
+class WideResNet(StagedNetwork):
     """Three stages at strides 1, 2, 4."""
 
     def __init__(self, options: Options, num_classes: int) -> None:

@@ -1,0 +1,65 @@
+"""Networks of timm, untouched: what ships loads into timm's own class under its own keys (extra `timm`).
+
+Any image classifier of timm, as timm/NAME, with timm's initial weights. Stages end where timm's feature_info says that
+features are, else where a run shows it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from ...errors import ConfigError, UnknownName
+from ._adapter import Adapter, adapt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """A network of timm.
+
+    Args:
+        architecture: timm's name of it; the name fixes it.
+        stages: modules that the stages end with, as `metadistiller inspect` shows them; null finds them.
+        arguments: of timm's create_model besides these, such as {"drop_path_rate": 0.1} or {"img_size": 64}.
+    """
+
+    architecture: str
+    stages: tuple[str, ...] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+NAMES: dict[str, dict[str, object]] = {}
+PATTERN = re.compile(r"timm/(?P<architecture>.+)")
+
+
+def build(options: Options, num_classes: int) -> Adapter:
+    """Raises: UnknownName, ConfigError, StageError."""
+    timm = _timm()
+    name = options.architecture
+    if not timm.is_model(name):
+        raise UnknownName("network", f"timm/{name}", [f"timm/{other}" for other in timm.list_models()])
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **options.arguments)
+    except TypeError as error:
+        raise ConfigError(f"timm/{name} with model.arguments {dict(options.arguments)}: {error}") from None
+    return adapt(network, num_classes=num_classes, size=_size(network), stages=options.stages)
+
+
+def _size(network: nn.Module) -> tuple[int, int]:
+    """Of the images that its stages are looked for with: those that it was made for."""
+    embedding = getattr(network, "patch_embed", None)
+    fixed = getattr(embedding, "img_size", None)
+    if fixed is not None:
+        return int(fixed[0]), int(fixed[1])
+    _, height, width = getattr(network, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
+    return height, width
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise ConfigError("networks of timm need timm: pip install 'metadistiller[timm]'") from None
+    return timm
