@@ -299,7 +299,11 @@ def test_meta_epochs_and_steps_follow_their_options() -> None:
         ("metadistiller", {"generator_width": 0}, r"method\.generator_width is 0"),
         ("metadistiller", {"heldout": "last"}, r"method\.heldout is 'last'"),
         ("metadistiller", {"lookahead": "halves"}, r"method\.lookahead is 'halves'; take shared or own"),
-        ("metadistiller", {"derivative": "exact"}, r"method\.derivative is 'exact'; take forward_mode or finite_diff"),
+        (
+            "metadistiller",
+            {"derivative": "exact"},
+            r"method\.derivative is 'exact'; take auto or forward_mode or double_backward or finite_diff",
+        ),
         ("metadistiller", {"meta_precision": "bfloat16"}, r"method\.meta_precision is 'bfloat16'; take run or float32"),
         ("metadistiller", {"heldout_batch_size": 0}, r"method\.heldout_batch_size is 0"),
         ("self_distillation", {"alpha": -0.1}, r"method\.alpha is -0\.1"),

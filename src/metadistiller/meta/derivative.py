@@ -119,7 +119,7 @@ def _by_forward_mode(
 ) -> list[Tensor]:
     with forward_mode(kept):
         params = {
-            name: dual(value.detach(), direction[name]) if name in direction else value
+            name: dual(value.detach(), direction[name]) if name in direction else value.detach()
             for name, value in student.named_parameters()
         }
         exit_logits = call(student, student.early_exits, params, images)
