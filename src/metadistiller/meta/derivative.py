@@ -138,7 +138,25 @@ def _by_double_backward(
     along = [params[name] for name in direction]
     pulled = torch.autograd.grad(shares, along, w, create_graph=True, allow_unused=True)
     parts = [(p * v).sum() for p, v in zip(pulled, direction.values(), strict=True) if p is not None]
-    return list(torch.autograd.grad(torch.stack(parts).sum(), w))
+    total = torch.stack(parts).sum()
+    _refuse_once_differentiable(total)
+    return list(torch.autograd.grad(total, w))
+
+
+def _refuse_once_differentiable(value: Tensor) -> None:
+    """Raises: RuntimeError where an operation can be differentiated once only.
+
+    Autograd would leave its part out and say nothing: its node of complaint leads nowhere, and so is never run.
+    """
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() in ("Error", "DelayedError"):
+            raise RuntimeError("an operation of the network can be differentiated once only")
+        waiting += [following for following, _ in node.next_functions]
 
 
 def _along(direction: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
