@@ -154,7 +154,7 @@ def _refuse_once_differentiable(value: Tensor) -> None:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.name() in ("Error", "DelayedError"):
+        if node.name().endswith("Error"):
             raise RuntimeError("an operation of the network can be differentiated once only")
         waiting += [following for following, _ in node.next_functions]
 
