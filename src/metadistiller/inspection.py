@@ -26,7 +26,7 @@ def inspect(
         size: height and width of the images; None takes those that the network was made for.
         generator_width: see LabelGenerator.
     Returns: parameters, macs (multiply-accumulates of convolution and linear layers for one image), stages, exits,
-        generator; of a network that is not ours also the module that each stage ends with, and `candidates`, the modules
+        generator; of a network that is not ours also the module that each stage ends with, and `candidates`, those
         that one may end with. As `inspect --json` prints it.
     Raises: UnknownName, ConfigError, ShapeError.
     """

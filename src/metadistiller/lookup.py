@@ -105,6 +105,17 @@ def table(package: str) -> dict[str, Member]:
     return {name: _member(module, name, preset) for module in modules(package) for name, preset in module.NAMES.items()}
 
 
+def endless(package: str) -> dict[str, str]:
+    """How names of families with a PATTERN are made (timm/ARCHITECTURE) -> what they are."""
+    found = {}
+    for module in modules(package):
+        pattern: re.Pattern[str] | None = vars(module).get("PATTERN")
+        if pattern is not None:
+            made = re.sub(r"\(\?P<(\w+)>[^)]*\)", lambda group: group[1].upper(), pattern.pattern)
+            found[made] = (module.__doc__ or "").strip().splitlines()[0].rstrip(".")
+    return found
+
+
 def find(package: str, kind: str, name: str) -> Member:
     """The member called `name`. Raises: UnknownName with the near miss."""
     members = table(package)

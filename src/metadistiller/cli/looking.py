@@ -156,7 +156,7 @@ def list_names(words: list[str]) -> None:
     parser = parser_of(list_names, "list")
     parser.add_argument("what", nargs="?", choices=("networks", "methods", "data", "recipes"))
     given = parse(parser, words)
-    from ..lookup import FAMILIES, table
+    from ..lookup import FAMILIES, endless, table
     from ..recipes import recipes
 
     packages = {"networks": FAMILIES["model"][0], "methods": FAMILIES["method"][0], "data": FAMILIES["data"][0]}
@@ -164,7 +164,7 @@ def list_names(words: list[str]) -> None:
         if what == "recipes":
             lines = {name: (make.__doc__ or "").splitlines()[0] for name, make in recipes().items()}
         else:
-            lines = {name: member.summary for name, member in table(packages[what]).items()}
+            lines = {name: member.summary for name, member in table(packages[what]).items()} | endless(packages[what])
         print(f"{what}:")
         width = max(map(len, lines))
         for name, summary in lines.items():
