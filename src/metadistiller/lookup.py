@@ -7,8 +7,8 @@ A member module holds three things, and nothing is listed anywhere else:
     build     the function or class that makes the member from its Options
 
 A method that learns with a second network adds PARTNER, "teacher" or "peer" (see metadistiller.methods).
-A family with endless names (WRN-d-w) adds PATTERN, a compiled expression whose groups are whole-numbered
-Options fields.
+A family with endless names (WRN-d-w) adds PATTERN, a compiled expression whose groups are Options
+fields, whole-numbered or text.
 """
 
 import importlib
@@ -108,5 +108,13 @@ def find(package: str, kind: str, name: str) -> Member:
     for module in modules(package):
         pattern: re.Pattern[str] | None = vars(module).get("PATTERN")
         if pattern is not None and (match := pattern.fullmatch(name)):
-            return _member(module, name, {key: int(value) for key, value in match.groupdict().items()})
+            fixed = {
+                key: int(value) if _is_count(module.Options, key) else value for key, value in match.groupdict().items()
+            }
+            return _member(module, name, fixed)
     raise UnknownName(kind, name, members)
+
+
+def _is_count(options: type[Any], key: str) -> bool:
+    """Whether the field is a whole number."""
+    return any(field.name == key and field.type in (int, "int") for field in fields(options))
