@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from metadistiller import ledger, recipe, records
-from metadistiller.assemble import assemble, load_data, written_out
+from metadistiller.assemble import assemble
+from metadistiller.building import load_data, written_out
 from metadistiller.config import Choice, Config, Optim, Teacher
 from metadistiller.engine import machine
 from metadistiller.engine.train import train

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metadistiller import assemble, recipe
+from metadistiller import assemble, building, recipe
 from metadistiller.config import Choice, Config
 from metadistiller.data import cifar, folder
 from metadistiller.data.imagenet import Options, build, recognises
@@ -112,7 +112,7 @@ def test_the_recipe_is_torchvision_s_schedule() -> None:
     config = recipe("imagenet")
     assert (config.data.name, config.epochs, config.batch_size) == ("imagenet", 90, 256)
     assert [round(milestone * config.epochs) for milestone in config.optim.milestones] == [30, 60]
-    assert assemble.written_out(config).data.options["size"] == 224
+    assert building.written_out(config).data.options["size"] == 224
 
 
 # What is refused

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metadistiller import assemble
+from metadistiller import assemble, building
 from metadistiller.config import Choice, Config, Optim
 from metadistiller.data import Disjoint, Train
 from metadistiller.engine.step import Job, Stepper
@@ -66,7 +66,7 @@ PLAIN = Optim(lr=0.125, momentum=0.0, weight_decay=0.0, clip_norm=1.0, schedule=
 
 
 def stepper(config: Config, method: Method | None = None) -> Stepper:
-    job = assemble.assemble(config, assemble.load_data(config.data))
+    job = assemble.assemble(config, building.load_data(config.data))
     made = Stepper(job if method is None else replace(job, method=method))
     made.begin_epoch(0)
     return made
