@@ -12,7 +12,7 @@ from rich.console import Console
 
 from . import report
 from .config import Choice, Config, Teacher
-from .data import Batches, Dataset, seeded
+from .data import Batches, Dataset, Mixing, augmented, class_weights, seeded
 from .engine import machine as machines
 from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
@@ -38,12 +38,18 @@ def load_data(data: Choice) -> Dataset:
     return dataset
 
 
-def build_method(config: Config, dataset: "Dataset | _Task", teacher: Backbone | None = None) -> Method:
+def build_method(
+    config: Config,
+    dataset: "Dataset | _Task",
+    teacher: Backbone | None = None,
+    weights: torch.Tensor | None = None,
+) -> Method:
     """Network and method, with weights that depend on the seed alone.
 
     Args:
         teacher: the trained second network; None gives a method that has one its shapes only, which is enough to
             restore the method's own weights and to ask it for answers.
+        weights: of the classes in training.
     Raises: UnknownName, ConfigError, ShapeError.
     """
     with seeded(config.seed, "backbone"):
@@ -61,6 +67,7 @@ def build_method(config: Config, dataset: "Dataset | _Task", teacher: Backbone |
         dataset.size,
         config.seed,
         label_smoothing=config.label_smoothing,
+        class_weights=weights,
         epochs=config.epochs,
         teacher=teacher,
         peer=peer,
@@ -118,10 +125,18 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None) 
     machine = machines.Machine.of(config)
     if teacher is not None:
         machine.place(teacher)
-    method = build_method(config, dataset, teacher)
+    weights = class_weights(dataset.train.labels, dataset.num_classes, config.class_weights)
+    method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device))
     machine.place(method)
     images = dataset.training_view(seed=config.seed, device=machine.device, memory_format=machine.memory_format)
-    return Job(config, dataset, Batches(images, batch_size=config.batch_size), method, machine)
+    mixing = Mixing.of(config.augment, dataset.num_classes)
+    batches = Batches(
+        augmented(images, dataset, config.augment),
+        batch_size=config.batch_size,
+        mixing=mixing,
+        sampling=config.sampling,
+    )
+    return Job(config, dataset, batches, method, machine)
 
 
 def written_out(config: Config) -> Config:

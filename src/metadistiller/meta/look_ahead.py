@@ -39,6 +39,7 @@ def look_ahead(
     alpha: float,
     temperature: float,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> LookAhead:
     """Eq. 7 on a batch of its own, as Algorithm 1 has it: one plain gradient step on the loss of eq. 3.
 
@@ -60,6 +61,7 @@ def look_ahead(
         alpha=alpha,
         temperature=temperature,
         label_smoothing=label_smoothing,
+        class_weights=class_weights,
     )
     gradients = torch.autograd.grad(loss, list(params.values()))
     fast_params = _moved(params, dict(zip(params, gradients, strict=True)), inner_lr)

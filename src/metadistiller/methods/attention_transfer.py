@@ -54,7 +54,12 @@ class AttentionTransfer(Taught):
     def loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
         images, labels = batch
         ours, theirs = self.student.stages(images), self._teacher.stages(images)
-        hard = hard_loss(self.student.head(ours[-1]), labels, label_smoothing=self._label_smoothing)
+        hard = hard_loss(
+            self.student.head(ours[-1]),
+            labels,
+            label_smoothing=self._label_smoothing,
+            class_weights=self._class_weights,
+        )
         # From the deep end: the last stage is what the head reads, whatever the depth, while the first of a network
         # with more stages is shallower than anything that the other one has.
         pairs = list(zip(reversed(ours), reversed(theirs), strict=False))
