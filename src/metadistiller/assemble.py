@@ -12,13 +12,13 @@ from rich.console import Console
 
 from . import report
 from .config import Choice, Config, Teacher
-from .data import Batches, Dataset, Mixing, augmented, class_weights, seeded
+from .data import Dataset, class_weights, seeded
 from .engine import machine as machines
 from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
 from .engine.export import export_network
-from .engine.step import Job
+from .engine.step import Job, training_batches
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
 from .engine.train import Watcher, no_limit
 from .engine.train import train as train_job
@@ -39,10 +39,7 @@ def load_data(data: Choice) -> Dataset:
 
 
 def build_method(
-    config: Config,
-    dataset: "Dataset | _Task",
-    teacher: Backbone | None = None,
-    weights: torch.Tensor | None = None,
+    config: Config, dataset: "Dataset | _Task", teacher: Backbone | None = None, weights: torch.Tensor | None = None
 ) -> Method:
     """Network and method, with weights that depend on the seed alone.
 
@@ -128,15 +125,7 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None) 
     weights = class_weights(dataset.train.labels, dataset.num_classes, config.class_weights)
     method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device))
     machine.place(method)
-    images = dataset.training_view(seed=config.seed, device=machine.device, memory_format=machine.memory_format)
-    mixing = Mixing.of(config.augment, dataset.num_classes)
-    batches = Batches(
-        augmented(images, dataset, config.augment),
-        batch_size=config.batch_size,
-        mixing=mixing,
-        sampling=config.sampling,
-    )
-    return Job(config, dataset, batches, method, machine)
+    return Job(config, dataset, training_batches(config, dataset, machine), method, machine)
 
 
 def written_out(config: Config) -> Config:

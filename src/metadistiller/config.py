@@ -175,8 +175,8 @@ class Config:
         epochs: passes over the training set; >= 1. Paper 4.1: 200.
         batch_size: images a step; >= 2, because batch normalisation needs a batch. The paper is silent; 128.
         label_smoothing: mass moved from the label to all classes in every hard-label loss of training, 0 to below 1.
-        class_weights: of every hard-label loss of training, mean 1 over the training images: none, inverse (of the class's
-            number of images) or effective (Cui et al., CVPR 2019, beta 0.999). The held-out loss has none.
+        class_weights: of every hard-label loss of training, mean 1 over the training images: none, inverse (of the
+            class's number of images) or effective (Cui et al., CVPR 2019, beta 0.999). The held-out loss has none.
         sampling: uniform (each image once an epoch) or balanced (each class as often as the next).
         seed: of everything that is drawn; on a processor the same seed, machine and threads give the same bits.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.

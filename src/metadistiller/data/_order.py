@@ -68,7 +68,7 @@ def _balanced_order(classes: tuple[Tensor, ...], seed: int, epoch: int) -> Tenso
 
 
 def balanced_batch(classes: tuple[Tensor, ...], batch_size: int, *, seed: int, epoch: int, step: int) -> Tensor:
-    """Indices of training batch `step` of an epoch that shows each class as often as the next, to one image; (B,) int64.
+    """Indices of training batch `step` of an epoch that shows all classes equally often, to one image; (B,) int64.
 
     An epoch has as many images as the set. A class is passed through in random order, and again in another order when
     it runs out; what is left of a large class has its turn in other epochs.

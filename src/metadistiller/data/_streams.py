@@ -72,7 +72,7 @@ class Batches:
         self._classes: tuple[Tensor, ...] = ()
         if sampling == "balanced":
             labels = images.labels.cpu()
-            self._classes = tuple(torch.nonzero(labels == label).flatten() for label in labels.unique())
+            self._classes = tuple(torch.nonzero(labels == label).flatten() for label in range(int(labels.max()) + 1))
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch(len(images), batch_size)
         # What was asked for last, and the distance to what had been asked before; it serves the hints and nothing else.
