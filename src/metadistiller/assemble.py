@@ -12,13 +12,13 @@ from rich.console import Console
 from . import report
 from .building import build_method, is_taught, load_data, method_member, written_out
 from .config import Choice, Config, Teacher
-from .data import Batches, Dataset
+from .data import Dataset, class_weights
 from .engine import machine as machines
 from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
 from .engine.export import export_network
-from .engine.step import Job
+from .engine.step import Job, training_batches
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
 from .engine.train import Watcher, no_limit
 from .engine.train import train as train_job
@@ -36,10 +36,10 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None) 
     machine = machines.Machine.of(config)
     if teacher is not None:
         machine.place(teacher)
-    method = build_method(config, dataset, teacher)
+    weights = class_weights(dataset.train.labels, dataset.num_classes, config.class_weights)
+    method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device))
     machine.place(method)
-    images = dataset.training_view(seed=config.seed, device=machine.device, memory_format=machine.memory_format)
-    return Job(config, dataset, Batches(images, batch_size=config.batch_size), method, machine)
+    return Job(config, dataset, training_batches(config, dataset, machine), method, machine)
 
 
 def default_folder(config: Config, parent: str | Path = "runs") -> Path:

@@ -27,12 +27,18 @@ class Task(NamedTuple):
     size: tuple[int, int]
 
 
-def build_method(config: Config, dataset: Dataset | Task, teacher: Backbone | None = None) -> Method:
+def build_method(
+    config: Config,
+    dataset: Dataset | Task,
+    teacher: Backbone | None = None,
+    weights: torch.Tensor | None = None,
+) -> Method:
     """Network and method, with weights that depend on the seed alone.
 
     Args:
         teacher: the trained second network; None gives a method that has one its shapes only, which is enough to
             restore the method's own weights and to ask it for answers.
+        weights: of the classes in training.
     Raises: UnknownName, ConfigError, ShapeError.
     """
     with seeded(config.seed, "backbone"):
@@ -50,6 +56,7 @@ def build_method(config: Config, dataset: Dataset | Task, teacher: Backbone | No
         dataset.size,
         config.seed,
         label_smoothing=config.label_smoothing,
+        class_weights=weights,
         epochs=config.epochs,
         teacher=teacher,
         peer=peer,

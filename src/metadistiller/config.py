@@ -133,6 +133,35 @@ class Optim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What happens to training images on top of a data set's own crop and mirror; the paper has none of it.
+
+    Args:
+        policy: none, or torchvision's randaugment, autoaugment or trivialaugment, before normalisation.
+        random_erasing: probability that a rectangle of an image is set to the mean colour, 0 to 1.
+        mixup: alpha of mixup, >= 0; 0 for none.
+        cutmix: alpha of CutMix, >= 0; 0 for none. With mixup too, each batch has one of the two, by a fair draw.
+    Source: Cubuk et al. 2019 and 2020; Mueller and Hutter 2021; Zhong et al. 2020; Zhang et al. 2018; Yun et al. 2019.
+    """
+
+    policy: Literal["none", "randaugment", "autoaugment", "trivialaugment"] = "none"
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.policy in ("none", "randaugment", "autoaugment", "trivialaugment"),
+            "augment.policy",
+            self.policy,
+            "take none, randaugment, autoaugment or trivialaugment",
+        )
+        require(0 <= self.random_erasing <= 1, "augment.random_erasing", self.random_erasing, "take 0 to 1")
+        require(0 <= self.mixup < math.inf, "augment.mixup", self.mixup, "take 0 or more, such as 0.2")
+        require(0 <= self.cutmix < math.inf, "augment.cutmix", self.cutmix, "take 0 or more, such as 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One training run.
 
@@ -142,9 +171,13 @@ class Config:
         method: the training method and its options.
         teacher: the second network, for a method that has one; null for all others.
         optim: learning rates, schedule and the like.
+        augment: what happens to training images besides crop and mirror.
         epochs: passes over the training set; >= 1. Paper 4.1: 200.
         batch_size: images a step; >= 2, because batch normalisation needs a batch. The paper is silent; 128.
         label_smoothing: mass moved from the label to all classes in every hard-label loss of training, 0 to below 1.
+        class_weights: of every hard-label loss of training, mean 1 over the training images: none, inverse (of the
+            class's number of images) or effective (Cui et al., CVPR 2019, beta 0.999). The held-out loss has none.
+        sampling: uniform (each image once an epoch) or balanced (each class as often as the next).
         seed: of everything that is drawn; on a processor the same seed, machine and threads give the same bits.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
         precision: of training: float32, bfloat16 (autocast), or auto: what is faster for this network on this machine,
@@ -163,9 +196,12 @@ class Config:
     method: Choice
     teacher: Teacher | None = None
     optim: Optim = field(default_factory=Optim)
+    augment: Augmentation = field(default_factory=Augmentation)
     epochs: int = 200
     batch_size: int = 128
     label_smoothing: float = 0.0
+    class_weights: Literal["none", "inverse", "effective"] = "none"
+    sampling: Literal["uniform", "balanced"] = "uniform"
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -181,6 +217,13 @@ class Config:
         require(self.epochs >= 1, "epochs", self.epochs, "take 1 or more")
         require(self.batch_size >= 2, "batch_size", self.batch_size, "batch normalisation needs 2 or more")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "take 0 to below 1")
+        require(
+            self.class_weights in ("none", "inverse", "effective"),
+            "class_weights",
+            self.class_weights,
+            "take none, inverse or effective",
+        )
+        require(self.sampling in ("uniform", "balanced"), "sampling", self.sampling, "take uniform or balanced")
         require(0 <= self.seed < 2**63, "seed", self.seed, "take a whole number from 0 to 2**63 - 1")
         require(
             self.precision in ("auto", "float32", "bfloat16"),
@@ -220,4 +263,5 @@ class Config:
         values["optim"] = {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.optim).items()
         }
+        values["augment"] = asdict(self.augment)
         return values

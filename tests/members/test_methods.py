@@ -13,6 +13,7 @@ from metadistiller.errors import ConfigError, UnknownName
 from metadistiller.lookup import find, table
 from metadistiller.methods import Method
 
+from . import toys
 from .toys import (
     CLASSES,
     EPOCHS,
@@ -164,6 +165,37 @@ def test_label_smoothing_reaches_every_hard_term(name: str) -> None:
         hard = [key for key in a.parts if key.endswith("_hard")]
         assert ours.of != "student" or len(hard) == len(smooth.exits(batch()[0]))
         assert all(not torch.isclose(a.parts[key], b.parts[key]) for key in hard)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("epoch", [0, 5])
+def test_it_learns_from_mixed_labels_and_one_hot_is_the_label(
+    name: str, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hard, soft = build(name).train(), build(name).train()
+    soft.load_state_dict(hard.state_dict())
+    expected = [losses.total for _, losses in turns(hard, epoch)]
+    plain = batch_for
+
+    def one_hot(objective: Any) -> Any:
+        found = plain(objective)
+        if objective.stream != Train():
+            return found
+        return found[0], torch.nn.functional.one_hot(found[1], CLASSES).float()
+
+    monkeypatch.setattr(toys, "batch_for", one_hot)
+    for (_, losses), total in zip(turns(soft, epoch), expected, strict=True):
+        torch.testing.assert_close(losses.total, total, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_class_weights_reach_every_hard_term(name: str) -> None:
+    member, fixed = VARIANTS.get(name, (name, {}))
+    weights = torch.linspace(0.2, 3, CLASSES)
+    ours, plain = make(member, fixed, setting(class_weights=weights)).train(), build(name).train()
+    ours.load_state_dict(plain.state_dict())
+    for (_, a), (_, b) in zip(turns(ours, 1), turns(plain, 1), strict=True):
+        assert all(not torch.isclose(a.parts[key], b.parts[key]) for key in a.parts if key.endswith("_hard"))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import Config
-from ..data import Batches, Dataset, Stream, Train
+from ..data import Batches, Dataset, Mixing, Stream, Train, augmented
 from ..methods import Method, Objective
 from ..timing import timed
 from .machine import Machine
@@ -27,6 +27,17 @@ class Job:
     batches: Batches
     method: Method
     machine: Machine
+
+
+def training_batches(config: Config, dataset: Dataset, machine: Machine) -> Batches:
+    """Every stream over the training images, with all that a run does to them. Raises: ConfigError."""
+    view = dataset.training_view(seed=config.seed, device=machine.device, memory_format=machine.memory_format)
+    return Batches(
+        augmented(view, dataset, config.augment),
+        batch_size=config.batch_size,
+        mixing=Mixing.of(config.augment, dataset.num_classes),
+        sampling=config.sampling,
+    )
 
 
 class Stepper:
