@@ -18,6 +18,7 @@ from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
 from .engine.export import export_network
+from .engine.start import load_start
 from .engine.step import Job, training_batches
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
 from .engine.train import Watcher, no_limit
@@ -109,6 +110,7 @@ def train(
         load_teacher(source.weights, config.teacher, config=config, dataset=dataset)
     # Whatever makes no sense is found before there is a folder, and before days go into a teacher.
     jobs = [assemble(config, dataset)]
+    load_start(jobs[0].method, config)
     folder = RunFolder.create(out or default_folder(config), jobs[0].config.as_dict())
     return _run(jobs, folder, _Sitting(quiet, command, stop, profile))
 
@@ -175,7 +177,9 @@ def _trained_teacher(config: Config, teacher: Teacher, folder: RunFolder, sittin
     try:
         if not own.config.exists():
             model = Choice(name=teacher.name, options=teacher.options)
-            first = replace(config, model=model, method=Choice(name="plain"), teacher=None)
+            plain = replace(config, model=model, method=Choice(name="plain"), teacher=None)
+            # The weights that a student begins with, and what of it is frozen, are not its teacher's.
+            first = replace(plain, pretrained=False, weights=None, freeze=())
             train(first, own.path, **sitting._asdict())
         elif not own.finished:
             resume(own.path, **sitting._asdict())

@@ -10,7 +10,7 @@ from .data import Dataset, seeded
 from .errors import ConfigError
 from .lookup import FAMILIES, Member, find
 from .methods import Method, Setting
-from .nn import Backbone, build_network
+from .nn import Backbone, build_network, freeze
 
 
 def load_data(data: Choice) -> Dataset:
@@ -43,6 +43,7 @@ def build_method(
     """
     with seeded(config.seed, "backbone"):
         backbone = build_network(config.model, dataset.num_classes)
+    freeze(backbone.plain, config.freeze)
     member = method_member(config)
     peer = None
     if config.teacher is not None and member.partner == "teacher" and teacher is None:

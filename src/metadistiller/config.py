@@ -62,6 +62,9 @@ class Optim:
 
     Args:
         lr: learning rate of the student before the schedule, and so zeta of eq. 7; > 0. Paper 4.1.
+        backbone_lr_factor: factor on the student's learning rate for the network but its head, above 0: below 1 where
+            it begins with trained weights. Exits, head and everything else have the full rate. zeta of eq. 7 is `lr`:
+            with a factor below 1 the look-ahead takes the body further than its own step does.
         momentum: of SGD, 0 to below 1; the paper is silent, 0.9 is common to every public recipe.
         nesterov: whether SGD looks ahead along its momentum.
         weight_decay: of SGD, on all parameters; >= 0. The paper is silent, 5e-4 fits its baselines.
@@ -75,6 +78,7 @@ class Optim:
     """
 
     lr: float = 0.1
+    backbone_lr_factor: float = 1.0
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
@@ -88,6 +92,12 @@ class Optim:
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "optim.lr", self.lr, "take a number above 0, such as 0.1")
+        require(
+            self.backbone_lr_factor > 0,
+            "optim.backbone_lr_factor",
+            self.backbone_lr_factor,
+            "take a number above 0; --freeze is for what must not move",
+        )
         require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "take 0 to below 1")
         require(
             self.momentum > 0 or not self.nesterov,
@@ -174,6 +184,10 @@ class Config:
         augment: what happens to training images besides crop and mirror.
         epochs: passes over the training set; >= 1. Paper 4.1: 200.
         batch_size: images a step; >= 2, because batch normalisation needs a batch. The paper is silent; 128.
+        pretrained: whether the network begins with its publisher's weights (timm/NAME, torchvision/NAME).
+        weights: a safetensors file that it begins with, under the network's own keys; null for none.
+        freeze: modules of the network that stay as they are, weights and batch statistics; by the names that
+            `named_modules` gives them.
         label_smoothing: mass moved from the label to all classes in every hard-label loss of training, 0 to below 1.
         class_weights: of every hard-label loss of training, mean 1 over the training images: none, inverse (of the
             class's number of images) or effective (Cui et al., CVPR 2019, beta 0.999). The held-out loss has none.
@@ -199,6 +213,9 @@ class Config:
     augment: Augmentation = field(default_factory=Augmentation)
     epochs: int = 200
     batch_size: int = 128
+    pretrained: bool = False
+    weights: str | None = None
+    freeze: tuple[str, ...] = ()
     label_smoothing: float = 0.0
     class_weights: Literal["none", "inverse", "effective"] = "none"
     sampling: Literal["uniform", "balanced"] = "uniform"
@@ -216,6 +233,9 @@ class Config:
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "take 1 or more")
         require(self.batch_size >= 2, "batch_size", self.batch_size, "batch normalisation needs 2 or more")
+        require(
+            self.weights is None or not self.pretrained, "weights", self.weights, "give it or --pretrained, not both"
+        )
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "take 0 to below 1")
         require(
             self.class_weights in ("none", "inverse", "effective"),
@@ -259,6 +279,7 @@ class Config:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for family in ("data", "model", "method"):
             values[family] = getattr(self, family).as_dict()
+        values["freeze"] = list(self.freeze)
         values["teacher"] = self.teacher.as_dict() if self.teacher else None
         values["optim"] = {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.optim).items()

@@ -60,7 +60,7 @@ def parse(
         method: words that take the place of whatever a file says of the method.
     Raises: UnknownName, ConfigError. Exits 0 after --help and --print_config.
     """
-    base, words = _take_recipe([_spell(word) for word in words])
+    base, words = _take_recipe(_short_values([_spell(word) for word in words]))
     words, files = _split_files(words)
     # What files say comes first, so that words win over files and a later file over an earlier one.
     from_files = [word for file in files for word in _file_words(file)]
@@ -107,6 +107,23 @@ def _spell(word: str) -> str:
         return word
     option, equals, value = word.partition("=")
     return "--" + option[2:].replace("-", "_") + equals + value
+
+
+def _short_values(words: Sequence[str]) -> list[str]:
+    """`--pretrained` alone is true, and `--freeze a,b` a list."""
+    short: list[str] = []
+    for place, word in enumerate(words):
+        before = words[place - 1] if place else ""
+        following = words[place + 1] if place + 1 < len(words) else "--"
+        if word == "--pretrained" and following.startswith("--"):
+            short.append("--pretrained=true")
+        elif word.startswith("--freeze=") and not word.startswith("--freeze=["):
+            short.append("--freeze=" + json.dumps(word.partition("=")[2].split(",")))
+        elif before == "--freeze" and not word.startswith("["):
+            short.append(json.dumps(word.split(",")))
+        else:
+            short.append(word)
+    return short
 
 
 def _take_recipe(words: list[str]) -> tuple[str | None, list[str]]:

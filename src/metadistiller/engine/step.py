@@ -7,6 +7,7 @@ from typing import Any
 from ..config import Config
 from ..data import Batches, Dataset, Mixing, Stream, Train, augmented
 from ..methods import Method, Objective
+from ..nn import body_parameters, frozen_modules
 from ..timing import timed
 from .machine import Machine
 from .means import EpochMeans
@@ -51,8 +52,12 @@ class Stepper:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        network = job.method.deployable()
+        body = body_parameters(network.plain, network.num_classes)
+        self._frozen = frozen_modules(network.plain, job.config.freeze)
         self.optimizers = {
-            name: PlayerOptimizer(player, job.config.optim) for name, player in job.method.players().items()
+            name: PlayerOptimizer(player, job.config.optim, body if name == "student" else ())
+            for name, player in job.method.players().items()
         }
         self.steps_per_epoch = job.batches.steps_per_epoch
         self._epoch = 0
@@ -67,6 +72,9 @@ class Stepper:
         self.means = EpochMeans(means or {}, self._job.machine.device)
         self.images_seen = 0
         self._job.method.train()
+        for module in self._frozen:
+            # Batch statistics are frozen too.
+            module.eval()
 
     def factor(self, step: int) -> float:
         """What all learning rates are multiplied by in a step of this epoch."""

@@ -45,7 +45,8 @@ def heldout_gradient(
         _, exit_logits = call(student, student.forward, fast, images)
         loss = torch.stack([hard_loss(logits, labels) for logits in exit_logits]).sum()
     wanted = {name: value for name, value in fast.items() if value.requires_grad}
-    gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    # Where all of it is frozen there is nothing to differentiate.
+    gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True) if wanted else ()
     found = {name: gradient for name, gradient in zip(wanted, gradients, strict=True) if gradient is not None}
     return loss.detach(), found
 
@@ -73,6 +74,8 @@ def directional_derivatives(
     """
     kept = kept or Kept()
     draws = kept.draws
+    if not direction:
+        how = "forward_mode"
     match how:
         case "forward_mode":
             with torch.no_grad(), draws.again():
