@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .assemble import Trained, evaluate_run, export, figure3, resume, train
     from .engine.export import load_network
     from .inspection import inspect
+    from .prediction import predict
 
 __all__ = [
     "Choice",
@@ -30,6 +31,7 @@ __all__ = [
     "figure3",
     "inspect",
     "load_network",
+    "predict",
     "recipe",
     "resume",
     "train",
@@ -42,6 +44,7 @@ _HOME = {
     "figure3": "assemble",
     "inspect": "inspection",
     "load_network": "engine.export",
+    "predict": "prediction",
     "resume": "assemble",
     "train": "assemble",
 }

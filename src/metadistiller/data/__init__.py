@@ -6,6 +6,7 @@ A source is one public module (see _base.py for the contract); the private ones 
 from ._augment import TrainingImages, evaluation_images
 from ._base import Augment, Dataset, LabelledImages, TrainingView
 from ._order import seeded
+from ._preparation import Preparation
 from ._resident import ImageSet
 from ._streams import Batch, Batches, Disjoint, Halves, Stream, Train
 
@@ -18,6 +19,7 @@ __all__ = [
     "Halves",
     "ImageSet",
     "LabelledImages",
+    "Preparation",
     "Stream",
     "Train",
     "TrainingImages",
