@@ -124,7 +124,7 @@ def build(options: Options) -> Dataset:
         classes, train, test = given_parts(root, held_out, layout=_LAYOUT)
         parts = f"{TRAIN}/ and {held_out}/"
     else:
-        classes, train, test = drawn_parts(root, options.val_fraction, options.split_seed)
+        classes, train, test = _drawn_parts(root, options.val_fraction, options.split_seed)
         parts = f"{options.val_fraction:g} of each class held out by seed {options.split_seed}"
     if options.train_per_class is not None:
         # Before anything is decoded: a few-shot study reads only the files that it uses.
@@ -148,8 +148,7 @@ def build(options: Options) -> Dataset:
     )
 
 
-def drawn_parts(root: Path, fraction: float, seed: int) -> tuple[tuple[str, ...], Part, Part]:
-    """Names of the classes, training and held-out part of ROOT/CLASS. Raises: DataError."""
+def _drawn_parts(root: Path, fraction: float, seed: int) -> tuple[tuple[str, ...], Part, Part]:
     folders = class_folders(root, layout=_LAYOUT)
     classes = tuple(folder.name for folder in folders)
     everything = labelled(folders, classes)
