@@ -30,7 +30,8 @@ import torch
 from _measure import environment, print_json, rounded, say
 from torch import nn
 
-from metadistiller.assemble import assemble, written_out
+from metadistiller.assemble import assemble
+from metadistiller.building import written_out
 from metadistiller.config import Choice, Config
 from metadistiller.data import Augment, Dataset, ImageSet
 from metadistiller.engine.machine import Machine, keep_freed_memory, resolve

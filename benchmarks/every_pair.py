@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from metadistiller import paper
-from metadistiller.assemble import assemble, load_data
+from metadistiller.assemble import assemble
+from metadistiller.building import load_data
 from metadistiller.config import Choice, Config, Optim, Teacher
 from metadistiller.data import Dataset, seeded
 from metadistiller.engine.optim import PlayerOptimizer

@@ -12,7 +12,7 @@ from metadistiller.cli import COMMANDS, main
 from metadistiller.config import Choice
 from metadistiller.errors import CheckpointError, MetaDistillerError, UnknownName
 from metadistiller.inspection import inspect
-from metadistiller.lookup import table
+from metadistiller.lookup import endless, table
 from metadistiller.recipes import recipes
 
 Captured = pytest.CaptureFixture[str]
@@ -203,8 +203,14 @@ def test_list_one_family(what: str, capsys: Captured) -> None:
     assert main(["list", what]) == 0
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading == f"{what}:"
-    names = table(PACKAGES[what]) if what in PACKAGES else recipes()
-    assert [line.split()[0] for line in lines] == list(names)
+    names = [*table(PACKAGES[what]), *endless(PACKAGES[what])] if what in PACKAGES else [*recipes()]
+    assert [line.split()[0] for line in lines] == names
+
+
+def test_list_says_how_endless_names_are_made(capsys: Captured) -> None:
+    assert main(["list", "networks"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {made} " in out for made in ("timm/ARCHITECTURE", "torchvision/ARCHITECTURE", "wrnDEPTH_WIDTH"))
 
 
 # Where the time goes

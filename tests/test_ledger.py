@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from metadistiller import ledger, recipe, records
-from metadistiller.assemble import assemble, load_data, written_out
+from metadistiller.assemble import assemble
+from metadistiller.building import load_data, written_out
 from metadistiller.config import Choice, Config, Optim, Teacher
 from metadistiller.engine import machine
 from metadistiller.engine.train import train
@@ -414,6 +415,8 @@ def test_a_run_of_the_program_can_be_entered(
 OTHER_VALUES: dict[str, Any] = {
     "batch_size": 64,
     "label_smoothing": 0.1,
+    "class_weights": "inverse",
+    "sampling": "balanced",
     "ensemble": "probabilities",
     "seed": 5,
     "epochs": 3,
@@ -438,7 +441,7 @@ def test_settings_that_differ_are_overrides_unless_they_only_say_where_and_how(
 
 
 def test_every_setting_has_a_case_above() -> None:
-    families = {"data", "model", "method", "teacher", "optim"}
+    families = {"data", "model", "method", "teacher", "optim", "augment"}
     assert set(OTHER_VALUES) == {field.name for field in fields(Config)} - families
 
 
@@ -452,9 +455,11 @@ def test_options_that_differ_are_overrides_by_their_dotted_names(tmp_path: Path,
         method=Choice(name="kd", options={**kd.method.options, "temperature": 2.0}),
         teacher=Teacher(name="resnet152", options={**kd.teacher.options, "width": 8}, run="/tmp/teacher"),
         optim=replace(kd.optim, milestones=(0.5, 0.75)),
+        augment=replace(kd.augment, mixup=0.2),
     )
     found = record_of(finished(tmp_path / "run", config), "r", kd)
     assert found.overrides == {
+        "augment.mixup": 0.2,
         "data.train_per_class": 50,
         "method.temperature": 2.0,
         "model.width": 16,

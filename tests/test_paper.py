@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from metadistiller import paper
-from metadistiller.assemble import written_out
+from metadistiller.building import written_out
 from metadistiller.config import Config, milestone_epoch
 from metadistiller.errors import UnknownName
 from metadistiller.inspection import inspect

@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from PIL import Image
 
-from metadistiller.config import Choice, Config, Optim
+from metadistiller.config import Augmentation, Choice, Config, Optim
 from metadistiller.errors import CheckpointError, ConfigError, UnknownName
 from metadistiller.lookup import table
 from metadistiller.recipes import recipe, recipes
@@ -243,6 +243,15 @@ EVERYTHING = (
     "--optim.adam_eps=1e-12",
     "--optim.schedule=constant",
     "--label_smoothing=0.1",
+    "--optim.backbone_lr_factor=0.25",
+    '--freeze=["layer1","stem"]',
+    "--pretrained=true",
+    "--augment.policy=randaugment",
+    "--augment.random_erasing=0.25",
+    "--augment.mixup=0.2",
+    "--augment.cutmix=1.5",
+    "--class_weights=effective",
+    "--sampling=balanced",
     f"--seed={2**63 - 1}",
     "--device=cuda:1",
     "--precision=bfloat16",
@@ -346,6 +355,14 @@ PER_FIELD = [
     ("epochs", ["0", "-1", "1.5", "three", "true"]),
     ("batch_size", ["1", "0", "2.5"]),
     ("label_smoothing", ["1", "-0.1", "much"]),
+    ("pretrained", ["perhaps"]),
+    ("optim.backbone_lr_factor", ["0", "-1", "nan"]),
+    ("class_weights", ["balanced"]),
+    ("sampling", ["inverse"]),
+    ("augment.policy", ["rand"]),
+    ("augment.random_erasing", ["-0.1", "1.1", "nan"]),
+    ("augment.mixup", ["-1", "nan", "inf"]),
+    ("augment.cutmix", ["-1", "much"]),
     ("seed", ["-1", "9223372036854775808", "1.5"]),
     ("precision", ["float16", "32"]),
     ("memory_format", ["nhwc"]),
@@ -403,8 +420,11 @@ def test_values_out_of_range_or_of_another_type(name: str, value: str) -> None:
 
 def test_every_field_has_a_case_above() -> None:
     checked = {name for name, _ in PER_FIELD}
-    names = {field.name for field in fields(Config)} - {"optim", "device", "teacher", *FAMILIES}
+    # Any text may be a file's name or a module's: those are found wrong where they are used.
+    free = {"weights", "freeze"}
+    names = {field.name for field in fields(Config)} - free - {"optim", "augment", "device", "teacher", *FAMILIES}
     names |= {f"optim.{field.name}" for field in fields(Optim)}
+    names |= {f"augment.{field.name}" for field in fields(Augmentation)}
     for family in FAMILIES:
         names |= {f"{family}.{key}" for key in getattr(read(), family).options}
     assert checked == names

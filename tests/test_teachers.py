@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from metadistiller import assemble
+from metadistiller import assemble, building
 from metadistiller.config import Choice, Config, Teacher
 from metadistiller.engine.step import Job, Stepper
 from metadistiller.errors import CheckpointError, ConfigError, MetaDistillerError, Paused
@@ -128,7 +128,7 @@ def test_a_student_is_evaluated_and_exported_without_its_teacher(
 
 def test_a_peer_is_fresh_and_not_the_student(tiny_config: Config) -> None:
     config = replace(tiny_config, method=Choice(name="dml"))
-    method = assemble.build_method(config, assemble.load_data(config.data))
+    method = building.build_method(config, building.load_data(config.data))
     both = [dict(player.module.named_parameters()) for player in method.players().values()]
     assert both[0].keys() == both[1].keys()
     assert not all((both[0][name] == both[1][name]).all() for name in both[0])
@@ -225,7 +225,7 @@ def test_a_teacher_by_its_network(teacher: Path) -> None:
 
 def test_a_config_with_a_teacher_goes_out_and_in(tiny_config: Config, teacher: Path, tmp_path: Path) -> None:
     for config in (student(tiny_config), student(tiny_config, run=teacher), tiny_config):
-        written = assemble.written_out(config)
+        written = building.written_out(config)
         folder = RunFolder.create(tmp_path / "a", written.as_dict())
         assert assemble.load_config(folder) == written
         shutil.rmtree(folder.path)

@@ -1,4 +1,4 @@
-"""From a Config to everything that a run is made of; and the commands as functions."""
+"""From a Config to a run; and the commands as functions."""
 
 import contextlib
 import sys
@@ -7,109 +7,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 from rich.console import Console
 
 from . import report
+from .building import build_method, is_taught, load_data, method_member, written_out
 from .config import Choice, Config, Teacher
-from .data import Batches, Dataset, seeded
+from .data import Dataset, class_weights
 from .engine import machine as machines
 from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
 from .engine.export import export_network
-from .engine.step import Job
+from .engine.start import load_start
+from .engine.step import Job, training_batches
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
 from .engine.train import Watcher, no_limit
 from .engine.train import train as train_job
 from .engine.watch import Everyone, Lines, LiveDisplay
 from .errors import CheckpointError, ConfigError, Paused
-from .lookup import FAMILIES, Member, find
-from .methods import Method, Setting
-from .nn import Backbone, build_network
+from .methods import Method
+from .nn import Backbone
 from .records import RunFolder, read_json
 from .settings import load_config
-
-
-def load_data(data: Choice) -> Dataset:
-    """The data set called `data.name`. Raises: UnknownName, ConfigError, DataError."""
-    member = find(*FAMILIES["data"], data.name)
-    dataset: Dataset = member.build(member.configure(data.options))
-    return dataset
-
-
-def build_method(config: Config, dataset: "Dataset | _Task", teacher: Backbone | None = None) -> Method:
-    """Network and method, with weights that depend on the seed alone.
-
-    Args:
-        teacher: the trained second network; None gives a method that has one its shapes only, which is enough to
-            restore the method's own weights and to ask it for answers.
-    Raises: UnknownName, ConfigError, ShapeError.
-    """
-    with seeded(config.seed, "backbone"):
-        backbone = build_network(config.model, dataset.num_classes)
-    member = _method_member(config)
-    peer = None
-    if config.teacher is not None and member.partner == "teacher" and teacher is None:
-        with torch.device("meta"):
-            teacher = build_network(config.teacher, dataset.num_classes)
-    if member.partner == "peer":
-        with seeded(config.seed, "peer"):
-            peer = build_network(config.teacher or config.model, dataset.num_classes)
-    setting = Setting(
-        backbone,
-        dataset.size,
-        config.seed,
-        label_smoothing=config.label_smoothing,
-        epochs=config.epochs,
-        teacher=teacher,
-        peer=peer,
-    )
-    method: Method = member.build(member.configure(config.method.options), setting)
-    return method
-
-
-class _Task(NamedTuple):
-    """As much of a Dataset as a method is built from."""
-
-    num_classes: int
-    size: tuple[int, int]
-
-
-def check_method(config: Config) -> None:
-    """Build a Config's networks and method without data or memory, as far as both can be told from the settings.
-
-    Raises: UnknownName, ConfigError, ShapeError.
-    """
-    side = config.data.options.get("size", 32)
-    with torch.device("meta"):
-        build_method(config, _Task(100, (side, side)))
-
-
-def _method_member(config: Config) -> Member:
-    """Raises: UnknownName; ConfigError where the method and the teacher of a Config do not go together."""
-    member = find(*FAMILIES["method"], config.method.name)
-    teacher = config.teacher
-    if member.partner is None and teacher is not None:
-        raise ConfigError(
-            f"the method {member.name} has no second network; leave --teacher out, or take another method"
-        )
-    if member.partner == "teacher" and teacher is None:
-        raise ConfigError(
-            f"the method {member.name} learns from a teacher; give --teacher RUN, the folder of a finished run, or "
-            "--teacher.model NAME to have that network trained first"
-        )
-    if member.partner == "peer" and teacher is not None and teacher.run is not None:
-        raise ConfigError(
-            f"the second network of {member.name} learns along from the beginning, it is no trained one; "
-            f"give --teacher.model {teacher.name} instead of --teacher {teacher.run}"
-        )
-    return member
-
-
-def is_taught(config: Config) -> bool:
-    """Whether its method learns from a trained teacher. Raises: as _method_member."""
-    return _method_member(config).partner == "teacher"
 
 
 def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None) -> Job:
@@ -118,22 +37,10 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None) 
     machine = machines.Machine.of(config)
     if teacher is not None:
         machine.place(teacher)
-    method = build_method(config, dataset, teacher)
+    weights = class_weights(dataset.train.labels, dataset.num_classes, config.class_weights)
+    method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device))
     machine.place(method)
-    images = dataset.training_view(seed=config.seed, device=machine.device, memory_format=machine.memory_format)
-    return Job(config, dataset, Batches(images, batch_size=config.batch_size), method, machine)
-
-
-def written_out(config: Config) -> Config:
-    """The same Config with every option of data, network and method in it. Raises: UnknownName, ConfigError."""
-    choices: dict[str, Any] = {
-        family: Choice(name=chosen.name, options=find(*FAMILIES[family], chosen.name).written_out(chosen.options))
-        for family, chosen in (("data", config.data), ("model", config.model), ("method", config.method))
-    }
-    if config.teacher is not None:
-        options = find(*FAMILIES["model"], config.teacher.name).written_out(config.teacher.options)
-        choices["teacher"] = replace(config.teacher, options=options)
-    return replace(config, **choices)
+    return Job(config, dataset, training_batches(config, dataset, machine), method, machine)
 
 
 def default_folder(config: Config, parent: str | Path = "runs") -> Path:
@@ -195,7 +102,7 @@ def train(
             stays the same to the bit, but a GPU is waited for more often, so it takes longer there.
     Raises: UsageError where the Config makes no sense, DataError, TrainingError; Paused where `stop` said so.
     """
-    _method_member(config)
+    method_member(config)
     dataset = load_data(config.data)
     config = written_out(config)
     if config.teacher is not None and config.teacher.run is not None:
@@ -203,6 +110,7 @@ def train(
         load_teacher(source.weights, config.teacher, config=config, dataset=dataset)
     # Whatever makes no sense is found before there is a folder, and before days go into a teacher.
     jobs = [assemble(config, dataset)]
+    load_start(jobs[0].method, config)
     folder = RunFolder.create(out or default_folder(config), jobs[0].config.as_dict())
     return _run(jobs, folder, _Sitting(quiet, command, stop, profile))
 
@@ -269,7 +177,9 @@ def _trained_teacher(config: Config, teacher: Teacher, folder: RunFolder, sittin
     try:
         if not own.config.exists():
             model = Choice(name=teacher.name, options=teacher.options)
-            first = replace(config, model=model, method=Choice(name="plain"), teacher=None)
+            plain = replace(config, model=model, method=Choice(name="plain"), teacher=None)
+            # The weights that a student begins with, and what of it is frozen, are not its teacher's.
+            first = replace(plain, pretrained=False, weights=None, freeze=())
             train(first, own.path, **sitting._asdict())
         elif not own.finished:
             resume(own.path, **sitting._asdict())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .apart import check_same, train_apart
-from .assemble import is_taught, written_out
+from .building import is_taught, written_out
 from .config import Choice, Config
 from .engine.machine import resolve
 from .errors import RunError

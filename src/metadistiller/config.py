@@ -62,6 +62,9 @@ class Optim:
 
     Args:
         lr: learning rate of the student before the schedule, and so zeta of eq. 7; > 0. Paper 4.1.
+        backbone_lr_factor: factor on the student's learning rate for the network but its head, above 0: below 1 where
+            it begins with trained weights. Exits, head and everything else have the full rate. zeta of eq. 7 is `lr`:
+            with a factor below 1 the look-ahead takes the body further than its own step does.
         momentum: of SGD, 0 to below 1; the paper is silent, 0.9 is common to every public recipe.
         nesterov: whether SGD looks ahead along its momentum.
         weight_decay: of SGD, on all parameters; >= 0. The paper is silent, 5e-4 fits its baselines.
@@ -75,6 +78,7 @@ class Optim:
     """
 
     lr: float = 0.1
+    backbone_lr_factor: float = 1.0
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
@@ -88,6 +92,12 @@ class Optim:
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "optim.lr", self.lr, "take a number above 0, such as 0.1")
+        require(
+            self.backbone_lr_factor > 0,
+            "optim.backbone_lr_factor",
+            self.backbone_lr_factor,
+            "take a number above 0; --freeze is for what must not move",
+        )
         require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "take 0 to below 1")
         require(
             self.momentum > 0 or not self.nesterov,
@@ -133,6 +143,35 @@ class Optim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What happens to training images on top of a data set's own crop and mirror; the paper has none of it.
+
+    Args:
+        policy: none, or torchvision's randaugment, autoaugment or trivialaugment, before normalisation.
+        random_erasing: probability that a rectangle of an image is set to the mean colour, 0 to 1.
+        mixup: alpha of mixup, >= 0; 0 for none.
+        cutmix: alpha of CutMix, >= 0; 0 for none. With mixup too, each batch has one of the two, by a fair draw.
+    Source: Cubuk et al. 2019 and 2020; Mueller and Hutter 2021; Zhong et al. 2020; Zhang et al. 2018; Yun et al. 2019.
+    """
+
+    policy: Literal["none", "randaugment", "autoaugment", "trivialaugment"] = "none"
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.policy in ("none", "randaugment", "autoaugment", "trivialaugment"),
+            "augment.policy",
+            self.policy,
+            "take none, randaugment, autoaugment or trivialaugment",
+        )
+        require(0 <= self.random_erasing <= 1, "augment.random_erasing", self.random_erasing, "take 0 to 1")
+        require(0 <= self.mixup < math.inf, "augment.mixup", self.mixup, "take 0 or more, such as 0.2")
+        require(0 <= self.cutmix < math.inf, "augment.cutmix", self.cutmix, "take 0 or more, such as 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One training run.
 
@@ -142,9 +181,17 @@ class Config:
         method: the training method and its options.
         teacher: the second network, for a method that has one; null for all others.
         optim: learning rates, schedule and the like.
+        augment: what happens to training images besides crop and mirror.
         epochs: passes over the training set; >= 1. Paper 4.1: 200.
         batch_size: images a step; >= 2, because batch normalisation needs a batch. The paper is silent; 128.
+        pretrained: whether the network begins with its publisher's weights (timm/NAME, torchvision/NAME).
+        weights: a safetensors file that it begins with, under the network's own keys; null for none.
+        freeze: modules of the network that stay as they are, weights and batch statistics; by the names that
+            `named_modules` gives them.
         label_smoothing: mass moved from the label to all classes in every hard-label loss of training, 0 to below 1.
+        class_weights: of every hard-label loss of training, mean 1 over the training images: none, inverse (of the
+            class's number of images) or effective (Cui et al., CVPR 2019, beta 0.999). The held-out loss has none.
+        sampling: uniform (each image once an epoch) or balanced (each class as often as the next).
         seed: of everything that is drawn; on a processor the same seed, machine and threads give the same bits.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
         precision: of training: float32, bfloat16 (autocast), or auto: what is faster for this network on this machine,
@@ -163,9 +210,15 @@ class Config:
     method: Choice
     teacher: Teacher | None = None
     optim: Optim = field(default_factory=Optim)
+    augment: Augmentation = field(default_factory=Augmentation)
     epochs: int = 200
     batch_size: int = 128
+    pretrained: bool = False
+    weights: str | None = None
+    freeze: tuple[str, ...] = ()
     label_smoothing: float = 0.0
+    class_weights: Literal["none", "inverse", "effective"] = "none"
+    sampling: Literal["uniform", "balanced"] = "uniform"
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -180,7 +233,17 @@ class Config:
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "take 1 or more")
         require(self.batch_size >= 2, "batch_size", self.batch_size, "batch normalisation needs 2 or more")
+        require(
+            self.weights is None or not self.pretrained, "weights", self.weights, "give it or --pretrained, not both"
+        )
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "take 0 to below 1")
+        require(
+            self.class_weights in ("none", "inverse", "effective"),
+            "class_weights",
+            self.class_weights,
+            "take none, inverse or effective",
+        )
+        require(self.sampling in ("uniform", "balanced"), "sampling", self.sampling, "take uniform or balanced")
         require(0 <= self.seed < 2**63, "seed", self.seed, "take a whole number from 0 to 2**63 - 1")
         require(
             self.precision in ("auto", "float32", "bfloat16"),
@@ -216,8 +279,10 @@ class Config:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for family in ("data", "model", "method"):
             values[family] = getattr(self, family).as_dict()
+        values["freeze"] = list(self.freeze)
         values["teacher"] = self.teacher.as_dict() if self.teacher else None
         values["optim"] = {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.optim).items()
         }
+        values["augment"] = asdict(self.augment)
         return values

@@ -8,14 +8,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .config import Choice
 from .errors import ConfigError
-from .nn import LabelGenerator, MultiExit, build_network, stage_shapes
+from .nn import Adapter, Backbone, LabelGenerator, MultiExit, build_network, discover, stage_shapes
 
 
 def inspect(
     model: Choice,
     *,
     num_classes: int = 100,
-    size: tuple[int, int] = (32, 32),
+    size: tuple[int, int] | None = None,
     generator_width: int | Literal["mirror"] = "mirror",
 ) -> dict[str, Any]:
     """Counts of a network, its exits and its generator, without computing anything.
@@ -23,10 +23,11 @@ def inspect(
     Args:
         model: which network.
         num_classes: C >= 2.
-        size: height and width of the images.
+        size: height and width of the images; None takes those that the network was made for.
         generator_width: see LabelGenerator.
     Returns: parameters, macs (multiply-accumulates of convolution and linear layers for one image), stages, exits,
-        generator; as `inspect --json` prints it.
+        generator; of a network that is not ours also the module that each stage ends with, and `candidates`, those
+        that one may end with. As `inspect --json` prints it.
     Raises: UnknownName, ConfigError, ShapeError.
     """
     if num_classes < 2:
@@ -34,6 +35,7 @@ def inspect(
     with torch.device("meta"):
         # Batch normalisation in training mode takes a slow way on this device.
         backbone = build_network(model, num_classes).eval()
+        size = size or backbone.usual_size
         shapes = stage_shapes(backbone, size)
         student = MultiExit(backbone, size)
         generator = LabelGenerator(shapes, num_classes, width=generator_width, exit_design=backbone.exit_design)
@@ -44,9 +46,28 @@ def inspect(
         "classes": num_classes,
         "size": list(size),
         **_counts(backbone, images),
-        "stages": [shape._asdict() for shape in shapes],
+        "stages": [{**shape._asdict(), **end} for shape, end in zip(shapes, _ends(backbone), strict=True)],
+        **_candidates(backbone, size),
         "exits": {"design": backbone.exit_design, **_counts(_Exits(student.exits), features[:-1])},
         "generator": {"width": generator_width, **_counts(generator, features)},
+    }
+
+
+def _ends(backbone: Backbone) -> list[dict[str, str]]:
+    """The module that each stage of an adapted network ends with."""
+    if isinstance(backbone, Adapter):
+        return [{"module": stage.name} for stage in backbone.found]
+    return [{} for _ in range(backbone.num_stages)]
+
+
+def _candidates(backbone: Backbone, size: tuple[int, int]) -> dict[str, Any]:
+    if not isinstance(backbone, Adapter):
+        return {}
+    found = discover(backbone.network, size=size, in_channels=backbone.in_channels)
+    return {
+        "candidates": [
+            {"module": c.name, "channels": c.channels, "height": c.height, "width": c.width} for c in found.candidates
+        ]
     }
 
 

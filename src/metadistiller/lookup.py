@@ -6,6 +6,7 @@ A member module holds three things, and nothing is listed anywhere else:
     NAMES     name -> the Options fields that the name fixes (an empty dict where it fixes none)
     build     the function or class that makes the member from its Options
 
+A network family whose publisher gives weights adds `pretrained_weights(options)`, which returns a state dict.
 A method that learns with a second network adds PARTNER, "teacher" or "peer" (see metadistiller.methods).
 A family with endless names (WRN-d-w, timm/NAME) adds PATTERN, a compiled expression whose groups are Options fields:
 whole numbers or words.
@@ -40,6 +41,7 @@ class Member:
         preset: the fields that the name itself fixes.
         build: takes the Options first; what else it takes is the family's contract.
         summary: first line of the module's docstring.
+        pretrained_weights: of a network family whose publisher gives weights: from the Options to a state dict.
         partner: which second network a method learns with; None for none, and outside the methods.
     """
 
@@ -49,6 +51,7 @@ class Member:
     build: Callable[..., Any]
     summary: str
     partner: Literal["teacher", "peer"] | None = None
+    pretrained_weights: Callable[[Any], Mapping[str, Any]] | None = None
 
     def configure(self, given: Mapping[str, Any]) -> Any:
         """Options from `given` on top of the name's preset. Raises: UnknownName, ConfigError."""
@@ -92,7 +95,15 @@ def modules(package: str) -> list[ModuleType]:
 
 def _member(module: ModuleType, name: str, preset: Mapping[str, Any]) -> Member:
     summary = (module.__doc__ or "").strip().splitlines()[0].rstrip(".")
-    return Member(name, module.Options, preset, module.build, summary, vars(module).get("PARTNER"))
+    return Member(
+        name,
+        module.Options,
+        preset,
+        module.build,
+        summary,
+        vars(module).get("PARTNER"),
+        vars(module).get("pretrained_weights"),
+    )
 
 
 def _is_count(options: type[Any], key: str) -> bool:
@@ -103,6 +114,17 @@ def _is_count(options: type[Any], key: str) -> bool:
 def table(package: str) -> dict[str, Member]:
     """Every named member of a family, in the order of its files and of their NAMES."""
     return {name: _member(module, name, preset) for module in modules(package) for name, preset in module.NAMES.items()}
+
+
+def endless(package: str) -> dict[str, str]:
+    """How names of families with a PATTERN are made (timm/ARCHITECTURE) -> what they are."""
+    found = {}
+    for module in modules(package):
+        pattern: re.Pattern[str] | None = vars(module).get("PATTERN")
+        if pattern is not None:
+            made = re.sub(r"\(\?P<(\w+)>[^)]*\)", lambda group: group[1].upper(), pattern.pattern)
+            found[made] = (module.__doc__ or "").strip().splitlines()[0].rstrip(".")
+    return found
 
 
 def find(package: str, kind: str, name: str) -> Member:

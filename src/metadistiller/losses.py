@@ -35,9 +35,24 @@ def soft_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> 
     return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
 
 
-def hard_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross entropy with the label: the first term of eqs. 1 and 4. Scalar in nats, mean over N."""
-    return F.cross_entropy(wide(logits), labels, label_smoothing=label_smoothing)
+def hard_loss(
+    logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Cross entropy with the label: the first term of eqs. 1 and 4. Scalar in nats, mean over N.
+
+    Args:
+        logits: S_k, (N, C); gradients flow.
+        labels: (N,) int64, or probabilities (N, C).
+        label_smoothing: 0 to below 1.
+        class_weights: (C,), or None for no weights. The mean is torch's: over the weights of the labels for labels
+            (N,), over N for probabilities.
+    """
+    logits = wide(logits)
+    if class_weights is not None:
+        class_weights = class_weights.to(logits)
+    if labels.ndim == 2:
+        labels = labels.to(logits)
+    return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
 
 
 def self_boosting_loss(
@@ -48,6 +63,7 @@ def self_boosting_loss(
     alpha: float,
     temperature: float,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L_S of eq. 3 with L_k of eq. 4: one definition for the student's step and for the look-ahead.
 
@@ -56,17 +72,17 @@ def self_boosting_loss(
 
     Args:
         exit_logits: S_1..S_K, each (N, C).
-        labels: (N,) int64.
+        labels: (N,) int64, or probabilities (N, C).
         target_logits: logits of T_1..T_{K-1}, or None for no soft term.
         alpha: weight of the hard label, 0 to 1.
         temperature: tau > 0.
-        label_smoothing: 0 to below 1, in every hard term.
+        label_smoothing, class_weights: as in hard_loss, in every hard term.
     Returns: the loss, scalar in nats; and its unweighted parts by name, detached.
     """
-    final = hard_loss(exit_logits[-1], labels, label_smoothing=label_smoothing)
+    final = hard_loss(exit_logits[-1], labels, label_smoothing=label_smoothing, class_weights=class_weights)
     total, parts = final, {"final_hard": final.detach()}
     for k, logits in enumerate(exit_logits[:-1]):
-        hard = hard_loss(logits, labels, label_smoothing=label_smoothing)
+        hard = hard_loss(logits, labels, label_smoothing=label_smoothing, class_weights=class_weights)
         total = total + alpha * hard
         parts[f"exit_{k + 1}_hard"] = hard.detach()
         # alpha = 1 leaves nothing of the soft term, not a zero that an infinity could turn into NaN.
@@ -85,20 +101,21 @@ def distillation_loss(
     alpha: float,
     temperature: float,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L_S of eq. 1: alpha CE(y, S) + (1 - alpha) tau^2 KL(T || S).
 
     Args:
         logits: S, (N, C); gradients flow.
-        labels: (N,) int64.
+        labels: (N,) int64, or probabilities (N, C).
         teacher_logits: of T, (N, C); the caller detaches.
         alpha: weight of the hard label, 0 to 1.
         temperature: tau > 0.
-        label_smoothing: 0 to below 1, of the hard term.
+        label_smoothing, class_weights: as in hard_loss, of the hard term.
     Returns: the loss, scalar in nats; and its unweighted parts by name, detached.
     Raises: ShapeError if the shapes differ.
     """
-    hard = hard_loss(logits, labels, label_smoothing=label_smoothing)
+    hard = hard_loss(logits, labels, label_smoothing=label_smoothing, class_weights=class_weights)
     total, parts = alpha * hard, {"final_hard": hard.detach()}
     # As in self_boosting_loss: alpha = 1 leaves nothing of the soft term.
     if alpha < 1:
@@ -170,7 +187,11 @@ def target_statistics(target_logits: Sequence[Tensor], labels: Tensor, *, temper
     """How soft and how right each T_k is, mean over N: entropy in nats, confidence 0..1 (largest probability), accuracy
     in percent. A generator whose entropy falls to 0 has saturated and teaches nothing that the label does not (reading
     G10).
+
+    Args: labels: (N,) int64, or probabilities (N, C), of which the likeliest class counts.
     """
+    if labels.ndim == 2:
+        labels = labels.argmax(1)
     parts = {}
     for k, logits in enumerate(target_logits, start=1):
         log_p = F.log_softmax(wide(logits) / temperature, dim=1)

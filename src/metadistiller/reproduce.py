@@ -13,8 +13,8 @@ from typing import Any
 
 from . import assemble, ledger, paper, report
 from .apart import check_same, train_apart
-from .assemble import check_method, written_out
 from .budget import Budget
+from .building import check_method, is_taught, written_out
 from .config import Config, Teacher
 from .engine.machine import resolve
 from .errors import ConfigError, LedgerError, Paused, RunError, UnknownName
@@ -131,7 +131,7 @@ def _with_teacher(
 ) -> Iterator[Run]:
     """The run, after its teacher's where it has one."""
     run = _run(paper.run_name(row, method), options, seed, read, words, out)
-    if not assemble.is_taught(run.config):
+    if not is_taught(run.config):
         yield run
         return
     # What is said of the method is the student's.

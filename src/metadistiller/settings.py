@@ -15,13 +15,18 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from .config import Choice, Config, Optim, Teacher
+from .config import Augmentation, Choice, Config, Optim, Teacher
 from .errors import ConfigError, UnknownName
 from .lookup import FAMILIES, Member, find, modules, table
 from .recipes import recipe, recipes
 from .records import RunFolder
 
 DEFAULT_RECIPE = "digits"
+# Settings of a Config that are several: what holds them, and an example.
+_GROUPS: dict[str, tuple[type[Any], str]] = {
+    "optim": (Optim, "lr: 0.1"),
+    "augment": (Augmentation, "policy: randaugment"),
+}
 # What a run is put together from by name -> as FAMILIES has it. A teacher is a network like any other.
 ROLES = {**FAMILIES, "teacher": FAMILIES["model"]}
 
@@ -55,7 +60,7 @@ def parse(
         method: words that take the place of whatever a file says of the method.
     Raises: UnknownName, ConfigError. Exits 0 after --help and --print_config.
     """
-    base, words = _take_recipe([_spell(word) for word in words])
+    base, words = _take_recipe(_short_values([_spell(word) for word in words]))
     words, files = _split_files(words)
     # What files say comes first, so that words win over files and a later file over an earlier one.
     from_files = [word for file in files for word in _file_words(file)]
@@ -102,6 +107,23 @@ def _spell(word: str) -> str:
         return word
     option, equals, value = word.partition("=")
     return "--" + option[2:].replace("-", "_") + equals + value
+
+
+def _short_values(words: Sequence[str]) -> list[str]:
+    """`--pretrained` alone is true, and `--freeze a,b` a list."""
+    short: list[str] = []
+    for place, word in enumerate(words):
+        before = words[place - 1] if place else ""
+        following = words[place + 1] if place + 1 < len(words) else "--"
+        if word == "--pretrained" and following.startswith("--"):
+            short.append("--pretrained=true")
+        elif word.startswith("--freeze=") and not word.startswith("--freeze=["):
+            short.append("--freeze=" + json.dumps(word.partition("=")[2].split(",")))
+        elif before == "--freeze" and not word.startswith("["):
+            short.append(json.dumps(word.split(",")))
+        else:
+            short.append(word)
+    return short
 
 
 def _take_recipe(words: list[str]) -> tuple[str | None, list[str]]:
@@ -247,8 +269,8 @@ def _file_words(text: str) -> list[str]:
             words.append(_NO_TEACHER)
         elif key in ROLES and not isinstance(value, str):
             raise ConfigError(f"{where}: {key} is {value!r}; give a name, or settings with a name among them")
-        elif key == "optim":
-            raise ConfigError(f"{where}: optim is {value!r}; give settings by name, such as lr: 0.1")
+        elif key in _GROUPS:
+            raise ConfigError(f"{where}: {key} is {value!r}; give settings by name, such as {_GROUPS[key][1]}")
         else:
             words.append(f"--{key}={_as_word(value)}")
     return words
@@ -317,9 +339,10 @@ def _parser(
             parser.set_defaults({f"{family}.{key}": value for key, value in chosen.options.items()})
     parser.add_class_arguments(Config, skip=set(ROLES))
     plain = {field.name: getattr(config, field.name) for field in fields(Config)}
-    optim = asdict(plain.pop("optim"))
+    groups = {group: asdict(plain.pop(group)) for group in _GROUPS}
     defaults = {name: value for name, value in plain.items() if name not in ROLES}
-    parser.set_defaults(defaults | {f"optim.{key}": value for key, value in optim.items()})
+    inner = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
+    parser.set_defaults(defaults | inner)
     return parser
 
 
@@ -346,6 +369,6 @@ def _settings(found: Namespace, members: Mapping[str, Member]) -> Settings:
         choices[family] = kind(name=member.name, options=member.written_out(options), **run)
     if "teacher" not in members:
         values.pop("teacher", None)
-    optim = Optim(**values.pop("optim"))
+    groups = {group: kind(**values.pop(group)) for group, (kind, _) in _GROUPS.items()}
     own = {field.name: values.pop(field.name) for field in fields(Config) if field.name in values}
-    return Settings(Config(optim=optim, **choices, **own), values)
+    return Settings(Config(**groups, **choices, **own), values)

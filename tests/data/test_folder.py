@@ -132,6 +132,8 @@ def transparent_palette() -> Image.Image:
         ("x.png", transparent_palette(), {"transparency": 1}, (0, 0, 0)),
         ("x.png", transparent_palette(), {"transparency": b"\xff\x00"}, (0, 0, 0)),
         ("x.png", Image.fromarray(np.full((20, 20), 0x5A00, np.uint16)), {}, (90, 90, 90)),
+        ("x.png", Image.fromarray(np.full((20, 20), 0x5A00, np.uint16)), {"transparency": 0x1100}, (90, 90, 90)),
+        ("x.png", Image.fromarray(np.full((20, 20), 0x5A00, np.uint16)), {"transparency": 0x5A00}, (0, 0, 0)),
         ("x.JPG", Image.new("CMYK", (20, 20), (0, 255, 255, 0)), {"format": "JPEG"}, (255, 0, 0)),
         ("x.bmp", Image.new("RGB", (20, 20), (1, 2, 3)), {}, (1, 2, 3)),
         ("x.webp", Image.new("RGB", (20, 20), (10, 200, 30)), {"lossless": True}, (10, 200, 30)),
@@ -145,6 +147,8 @@ def transparent_palette() -> Image.Image:
         "palette-clear",
         "palette-bytes",
         "16-bit",
+        "16-bit-opaque",
+        "16-bit-clear",
         "cmyk",
         "bmp",
         "webp",
@@ -197,6 +201,7 @@ def test_a_root_is_needed() -> None:
         ("max_pixels", 10**9),
         ("max_resident_gib", 0.0),
         ("train_per_class", 0),
+        ("on_bad_image", 7),
     ],
 )
 def test_values_out_of_range_are_refused(tmp_path: Path, field: str, value: float) -> None:
@@ -282,6 +287,20 @@ def test_damaged_images_are_all_named(tmp_path: Path, contents: bytes) -> None:
     with pytest.raises(DataError, match=r"(1|2) of \d images cannot be read: .*0[12]\.png") as caught:
         build(options(tmp_path))
     assert str(tmp_path) in str(caught.value)
+
+
+def test_damaged_images_are_skipped(tmp_path: Path) -> None:
+    fill(tmp_path / "train", {"a": 3, "b": 3})
+    fill(tmp_path / "val", {"a": 2, "b": 2})
+    for name in ("train/a/00.png", "train/b/02.png", "val/b/01.png"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"data\.on_bad_image is skip") as told:
+        data = build(options(tmp_path, on_bad_image="skip"))
+    assert ["2 of 6 train images" in str(told[0].message), "1 of 4 test images" in str(told[1].message)] == [True, True]
+    # The next one stands in for the first, and the first sound one for the last.
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 0]
+    assert torch.equal(data.train.images[[0, 5]], data.train.images[[1, 1]])
+    assert data.test.labels.tolist() == [0, 0, 1]
 
 
 def bomb(width: int, height: int) -> bytes:

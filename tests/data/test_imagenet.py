@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metadistiller import assemble, recipe
+from metadistiller import assemble, building, recipe
 from metadistiller.config import Choice, Config
 from metadistiller.data import cifar, folder
 from metadistiller.data.imagenet import Options, build, recognises
@@ -112,7 +112,7 @@ def test_the_recipe_is_torchvision_s_schedule() -> None:
     config = recipe("imagenet")
     assert (config.data.name, config.epochs, config.batch_size) == ("imagenet", 90, 256)
     assert [round(milestone * config.epochs) for milestone in config.optim.milestones] == [30, 60]
-    assert assemble.written_out(config).data.options["size"] == 224
+    assert building.written_out(config).data.options["size"] == 224
 
 
 # What is refused
@@ -134,6 +134,7 @@ def test_a_root_is_needed() -> None:
         ("min_area", 1.5),
         ("train_per_class", 0),
         ("workers", 0),
+        ("on_bad_image", 7),
         ("max_pixels", 100),
         ("max_pixels", 10**9),
     ],
@@ -245,3 +246,17 @@ def test_a_damaged_image_stops_the_run_and_a_sound_copy_lets_it_go_on(
     path.write_bytes(sound)
     assemble.resume(tmp_path / "broken", quiet=True)
     assert made(tmp_path / "broken") == made(tmp_path / "whole")
+
+
+def test_damaged_images_are_skipped(root: Path) -> None:
+    for path in (
+        root / "train" / CLASSES[0] / f"{CLASSES[0]}_0.JPEG",
+        root / "val" / CLASSES[1] / f"{CLASSES[1]}_1.JPEG",
+    ):
+        path.write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"data\.on_bad_image is skip") as told:
+        data = build(options(root, on_bad_image="skip"))
+    assert len(told) == 2
+    assert data.train.paths[0] == data.train.paths[1]  # type: ignore[attr-defined]
+    assert torch.bincount(data.train.labels).tolist() == [7, 7, 7]
+    assert data.test.labels.tolist() == [0, 0, 1, 2, 2]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metadistiller import assemble
+from metadistiller import assemble, building
 from metadistiller.config import Config
 from metadistiller.data import ImageSet
 from metadistiller.engine.evaluate import ensemble_scores, evaluate
@@ -38,7 +38,7 @@ def answers(seed: int, classes: int) -> Callable[[Tensor], Tensor]:
 
 
 def test_counts_equal_a_count_by_hand_and_do_not_depend_on_the_batch(tiny_config: Config) -> None:
-    dataset = assemble.load_data(tiny_config.data)
+    dataset = building.load_data(tiny_config.data)
     # Gray digits would make every channel mean equal; noise keeps the answers apart.
     drawn = torch.Generator().manual_seed(5)
     images = ImageSet(
@@ -66,7 +66,7 @@ def test_counts_equal_a_count_by_hand_and_do_not_depend_on_the_batch(tiny_config
 
 
 def test_the_confusion_matrix_holds_every_image_and_its_diagonal_the_right_answers(tiny_config: Config) -> None:
-    job = assemble.assemble(tiny_config, assemble.load_data(tiny_config.data))
+    job = assemble.assemble(tiny_config, building.load_data(tiny_config.data))
     found = evaluate(job.method, job.dataset, job.dataset.test, machine=CPU, batch_size=300)
     confusion = torch.tensor(found.confusion)
     assert confusion.sum() == found.count == 797

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torchvision import models
 
-from metadistiller import assemble
+from metadistiller import assemble, building
 from metadistiller.config import Choice, Config
 from metadistiller.data import evaluation_images
 from metadistiller.engine import export as exports
@@ -52,7 +52,7 @@ def test_no_exit_and_no_generator_weight_is_inside(run: Path, tiny_config: Confi
 
 def test_what_ships_of_a_network_of_torchvision_loads_there_and_here(tiny_config: Config, tmp_path: Path) -> None:
     config = replace(tiny_config, model=Choice(name="torchvision/resnet18"))
-    dataset = assemble.load_data(config.data)
+    dataset = building.load_data(config.data)
     trained = build_network(config.model, dataset.num_classes).eval()
     save_network(trained, tmp_path / "net.safetensors", config=config, dataset=dataset)
     theirs = models.resnet18(weights=None, num_classes=dataset.num_classes).eval()

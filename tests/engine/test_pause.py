@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from metadistiller import assemble
+from metadistiller import assemble, building
 from metadistiller.cli import main
 from metadistiller.config import Choice, Config
 from metadistiller.engine.machine import Machine, resolve
@@ -80,14 +80,14 @@ def with_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
         network.maxpool = nn.Dropout(0.3)
         return network
 
-    monkeypatch.setattr(assemble, "build_network", build)
+    monkeypatch.setattr(building, "build_network", build)
 
 
 def test_a_network_with_dropout_resumes_bitwise(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_dropout(monkeypatch)
-    monkeypatch.setattr("metadistiller.engine.export.build_network", assemble.build_network)
+    monkeypatch.setattr("metadistiller.engine.export.build_network", building.build_network)
     config = replace(tiny_config, method=Choice(name="dsn"))
     whole = assemble.train(config, tmp_path / "whole", quiet=True).folder
     torch.rand(17)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metadistiller import assemble
+from metadistiller import assemble, building
 from metadistiller.config import Choice, Config, Optim
 from metadistiller.data import Disjoint, Train
 from metadistiller.engine.step import Job, Stepper
 from metadistiller.meta import meta_loss
 from metadistiller.methods import Losses, Method, Objective, Player
-from metadistiller.nn import Backbone
+from metadistiller.nn import Backbone, build_network
 
 
 class Two(Method):
@@ -59,14 +59,14 @@ class Two(Method):
         return []
 
     def deployable(self) -> Backbone:
-        raise NotImplementedError
+        return build_network(Choice(name="resnet10", options={"width": 4}), 10)
 
 
 PLAIN = Optim(lr=0.125, momentum=0.0, weight_decay=0.0, clip_norm=1.0, schedule="constant")
 
 
 def stepper(config: Config, method: Method | None = None) -> Stepper:
-    job = assemble.assemble(config, assemble.load_data(config.data))
+    job = assemble.assemble(config, building.load_data(config.data))
     made = Stepper(job if method is None else replace(job, method=method))
     made.begin_epoch(0)
     return made

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from metadistiller import assemble
+from metadistiller import assemble, building
 from metadistiller.config import Choice, Config, Optim
 from metadistiller.engine import train as engine
 from metadistiller.engine.checkpoint import list_checkpoints, load_checkpoint
@@ -158,7 +158,7 @@ def test_nobody_who_watches_can_change_a_bit(tiny_config: Config, tmp_path: Path
             return lambda *args: torch.rand(3)
 
     quiet = train(tiny_config, tmp_path / "quiet")
-    job = assemble.assemble(tiny_config, assemble.load_data(tiny_config.data))
+    job = assemble.assemble(tiny_config, building.load_data(tiny_config.data))
     folder = RunFolder.create(tmp_path / "watched", job.config.as_dict())
     engine.train(job, folder, watcher=Busybody(), command="")
     assert digest(folder.path) == digest(quiet)
@@ -173,9 +173,9 @@ def test_how_often_a_run_is_evaluated_changes_nothing_of_the_network(tiny_config
 
 
 def test_methods_of_a_seed_start_from_the_same_network(tiny_config: Config) -> None:
-    dataset = assemble.load_data(tiny_config.data)
+    dataset = building.load_data(tiny_config.data)
     states = [
-        assemble.build_method(replace(tiny_config, method=Choice(name=method)), dataset).deployable().state_dict()
+        building.build_method(replace(tiny_config, method=Choice(name=method)), dataset).deployable().state_dict()
         for method in METHODS
     ]
     for state in states[1:]:
@@ -233,7 +233,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     """Two good epochs, then a warm-up that leads into the abyss."""
     optim = Optim(lr=1e12, momentum=0.0, schedule="constant", warmup_epochs=1e12)
     config = replace(tiny_config, method=Choice(name="plain"), epochs=2, optim=optim)
-    job = assemble.assemble(config, assemble.load_data(config.data))
+    job = assemble.assemble(config, building.load_data(config.data))
     folder = RunFolder.create(tmp_path / "run", job.config.as_dict())
     whole = job.batches.batch
 
@@ -291,7 +291,7 @@ def test_resume_falls_back_over_a_damaged_checkpoint_and_says_so(
 
 
 def test_two_processes_cannot_train_in_one_folder(tiny_config: Config, tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "run", assemble.written_out(tiny_config).as_dict())
+    folder = RunFolder.create(tmp_path / "run", building.written_out(tiny_config).as_dict())
     with folder.locked(), pytest.raises(CheckpointError, match="is being trained by another process"):
         assemble.resume(folder.path, quiet=True)
     assemble.resume(folder.path, quiet=True)
@@ -341,7 +341,7 @@ def test_an_evaluation_of_a_finished_run_is_of_its_last_epoch_or_refused(tiny_co
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_batches_come_in_the_memory_format_that_was_asked_for(layout: str, tiny_config: Config) -> None:
-    job = assemble.assemble(replace(tiny_config, memory_format=layout), assemble.load_data(tiny_config.data))  # type: ignore[arg-type]
+    job = assemble.assemble(replace(tiny_config, memory_format=layout), building.load_data(tiny_config.data))  # type: ignore[arg-type]
     wanted = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
     for objective in job.method.objectives(0):
         batch = job.batches.batch(objective.stream, epoch=0, step=0)
@@ -393,6 +393,6 @@ def test_the_watcher_hears_of_every_epoch(tiny_config: Config, tmp_path: Path) -
             assert images_per_second > 0
             heard.append(row)
 
-    job = assemble.assemble(tiny_config, assemble.load_data(tiny_config.data))
+    job = assemble.assemble(tiny_config, building.load_data(tiny_config.data))
     engine.train(job, RunFolder.create(tmp_path / "run", job.config.as_dict()), watcher=Listener(), command="")
     assert [row["epoch"] for row in heard] == [0, 1, 2]

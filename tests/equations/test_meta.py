@@ -28,6 +28,13 @@ def test_equals_double_backward(network: str, width: int | str) -> None:
     assert relative_error(meta_gradient(s, **PAPER), double_backward(s, **PAPER)) < 1e-10
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_derivative_by_double_backward_is_exact_too(network: str) -> None:
+    s = scene(NETWORKS[network])
+    found = meta_gradient(s, **PAPER, derivative="double_backward")
+    assert relative_error(found, double_backward(s, **PAPER)) < 1e-10
+
+
 def test_equals_double_backward_on_bottleneck_blocks() -> None:
     s = scene(Choice(name="resnet50", options={"width": 4}), width=8, batch=4)
     assert relative_error(meta_gradient(s, **PAPER), double_backward(s, **PAPER)) < 1e-10
@@ -86,7 +93,7 @@ def test_agrees_with_central_differences_in_theta_g() -> None:
     assert ((a - b).norm() / b.norm()).item() < 1e-6
 
 
-@pytest.mark.parametrize("derivative", ["forward_mode", "finite_differences"])
+@pytest.mark.parametrize("derivative", ["forward_mode", "double_backward", "finite_differences"])
 @pytest.mark.parametrize("zero", [{"inner_lr": 0.0}, {"alpha": 1.0}])
 def test_is_exactly_zero_without_a_step_or_without_a_soft_term(zero: dict[str, float], derivative: str) -> None:
     for dtype in (torch.float64, torch.float32):

@@ -13,6 +13,7 @@ from metadistiller.errors import ConfigError, UnknownName
 from metadistiller.lookup import find, table
 from metadistiller.methods import Method
 
+from . import toys
 from .toys import (
     CLASSES,
     EPOCHS,
@@ -167,6 +168,37 @@ def test_label_smoothing_reaches_every_hard_term(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("epoch", [0, 5])
+def test_it_learns_from_mixed_labels_and_one_hot_is_the_label(
+    name: str, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hard, soft = build(name).train(), build(name).train()
+    soft.load_state_dict(hard.state_dict())
+    expected = [losses.total for _, losses in turns(hard, epoch)]
+    plain = batch_for
+
+    def one_hot(objective: Any) -> Any:
+        found = plain(objective)
+        if objective.stream != Train():
+            return found
+        return found[0], torch.nn.functional.one_hot(found[1], CLASSES).float()
+
+    monkeypatch.setattr(toys, "batch_for", one_hot)
+    for (_, losses), total in zip(turns(soft, epoch), expected, strict=True):
+        torch.testing.assert_close(losses.total, total, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_class_weights_reach_every_hard_term(name: str) -> None:
+    member, fixed = VARIANTS.get(name, (name, {}))
+    weights = torch.linspace(0.2, 3, CLASSES)
+    ours, plain = make(member, fixed, setting(class_weights=weights)).train(), build(name).train()
+    ours.load_state_dict(plain.state_dict())
+    for (_, a), (_, b) in zip(turns(ours, 1), turns(plain, 1), strict=True):
+        assert all(not torch.isclose(a.parts[key], b.parts[key]) for key in a.parts if key.endswith("_hard"))
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_no_two_objectives_of_a_step_record_the_same_part(name: str) -> None:
     method = build(name).train()
     for epoch in range(EPOCHS):
@@ -299,7 +331,11 @@ def test_meta_epochs_and_steps_follow_their_options() -> None:
         ("metadistiller", {"generator_width": 0}, r"method\.generator_width is 0"),
         ("metadistiller", {"heldout": "last"}, r"method\.heldout is 'last'"),
         ("metadistiller", {"lookahead": "halves"}, r"method\.lookahead is 'halves'; take shared or own"),
-        ("metadistiller", {"derivative": "exact"}, r"method\.derivative is 'exact'; take forward_mode or finite_diff"),
+        (
+            "metadistiller",
+            {"derivative": "exact"},
+            r"method\.derivative is 'exact'; take auto or forward_mode or double_backward or finite_diff",
+        ),
         ("metadistiller", {"meta_precision": "bfloat16"}, r"method\.meta_precision is 'bfloat16'; take run or float32"),
         ("metadistiller", {"heldout_batch_size": 0}, r"method\.heldout_batch_size is 0"),
         ("self_distillation", {"alpha": -0.1}, r"method\.alpha is -0\.1"),

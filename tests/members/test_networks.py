@@ -65,7 +65,7 @@ def test_forward_is_the_head_on_the_last_stage(backbone: Backbone) -> None:
         logits = backbone(images)
         assert logits.shape == (2, 7)
         assert logits.std() > 0
-        assert torch.equal(backbone.head(backbone.stages(images)[-1]), logits)
+        assert torch.equal(backbone.stages_and_logits(images)[1], logits)
 
 
 def test_what_ships_answers_alike(backbone: Backbone) -> None:
@@ -79,8 +79,7 @@ def test_what_ships_answers_alike(backbone: Backbone) -> None:
 def test_later_stages_and_the_head_leave_a_map_as_it_is(backbone: Backbone) -> None:
     images = noise(2, 3, backbone.total_stride, backbone.total_stride)
     with torch.no_grad():
-        maps = backbone.stages(images)
-        backbone.head(maps[-1])
+        maps, _ = backbone.stages_and_logits(images)
         for k in range(1, backbone.num_stages + 1):
             first = backbone.stages(images, upto=k)
             assert len(first) == k

@@ -10,8 +10,7 @@ from torchvision import models
 
 from metadistiller.config import Choice
 from metadistiller.errors import UnknownName
-from metadistiller.nn import build_network, stage_shapes
-from metadistiller.nn.backbones._adapter import Adapter, Layout
+from metadistiller.nn import Adapter, adapt, build_network, stage_shapes
 
 from .nets import IMAGENET, NAMES, network, noise
 
@@ -71,7 +70,7 @@ def test_logits_are_torchvisions_bitwise(name: str) -> None:
         logits = mine(images)
         assert logits.std() > 0
         assert torch.equal(logits, other.eval()(images))
-        mine.head(mine.stages(images)[-1])
+        assert torch.equal(mine.stages_and_logits(images)[1], logits)
         assert torch.equal(mine(images), logits)
 
 
@@ -121,17 +120,13 @@ class Small(nn.Module):
         self.classifier = nn.Linear(8, 5)
 
     def forward(self, images: Tensor) -> Tensor:
-        return small_head(self, self.activation(self.two(self.one(images))))
-
-
-def small_head(network: nn.Module, features: Tensor) -> Tensor:
-    logits: Tensor = network.get_submodule("classifier")(F.adaptive_avg_pool2d(features, 1).flatten(1))
-    return logits
+        features = self.activation(self.two(self.one(images)))
+        logits: Tensor = self.classifier(F.adaptive_avg_pool2d(features, 1).flatten(1))
+        return logits
 
 
 def adapted(network: nn.Module) -> Adapter:
-    layout = Layout(stages=(("one",), ("two", "activation")), head=small_head, total_stride=4)
-    return Adapter(network.eval(), layout, 5)
+    return adapt(network.eval(), size=(8, 8))
 
 
 def test_a_network_of_one_s_own_stays_as_it_is() -> None:

@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
 from ._words import parse, parser_of, print_evaluation, print_table
@@ -80,13 +81,15 @@ def _places(text: str) -> list[int]:
 def inspect(words: list[str]) -> None:
     """Stages, exits, generator and costs of a network: metadistiller inspect NAME [--classes N] [--size N] [--json]"""
     parser = parser_of(inspect)
-    parser.add_argument("name", help="a network from 'metadistiller list networks'")
+    parser.add_argument("name", help="a network from 'metadistiller list networks', timm/NAME or torchvision/NAME")
     parser.add_argument("--classes", type=int, default=100, help="default 100")
-    parser.add_argument("--size", type=int, default=32, help="pixels of a side; default 32")
+    parser.add_argument("--size", type=int, help="pixels of a side; those that the network was made for otherwise")
     parser.add_argument("--stem", choices=("cifar", "imagenet"), help="for networks that have one")
     parser.add_argument(
         "--width", type=number, metavar="NUMBER", help="for networks that have one: channels, or a factor on them"
     )
+    parser.add_argument("--stages", help="of timm/NAME and torchvision/NAME: modules that stages end with, as A,B,C")
+    parser.add_argument("--candidates", action="store_true", help="list the modules that a stage may end with")
     parser.add_argument("--generator", default="mirror", help="mirror, or channels of every map")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parse(parser, words)
@@ -94,33 +97,51 @@ def inspect(words: list[str]) -> None:
     from ..inspection import inspect as counts_of
 
     options = {key: getattr(given, key) for key in ("stem", "width") if getattr(given, key) is not None}
+    if given.stages is not None:
+        options["stages"] = tuple(given.stages.split(","))
     if given.generator != "mirror" and not (given.generator.isdecimal() and int(given.generator) > 0):
         raise ConfigError(f"--generator is {given.generator!r}; take mirror, or channels from 1 on")
     found = counts_of(
         Choice(name=given.name, options=options),
         num_classes=given.classes,
-        size=(given.size, given.size),
+        size=None if given.size is None else (given.size, given.size),
         generator_width="mirror" if given.generator == "mirror" else int(given.generator),
     )
     if given.json:
         print(json.dumps(found))
         return
+    _print_inspection(found, given.name, given.generator, candidates=given.candidates)
+
+
+def _print_inspection(found: Mapping[str, Any], name: str, generator: str, *, candidates: bool) -> None:
     rows = [
-        (f"stage {k}", f"{s['channels']} x {s['height']} x {s['width']}", "", "")
+        (f"stage {k}", " ".join(filter(None, (_map_of(s), s.get("module")))), "", "")
         for k, s in enumerate(found["stages"], start=1)
     ]
     design = found["exits"]["design"]
-    for name, counts, stays in (
+    for part, counts, stays in (
         ("network", found, "ships"),
         ("exits" if design == "bottleneck" else f"exits ({design})", found["exits"], "removed after training"),
-        (f"generator ({given.generator})", found["generator"], "removed after training"),
+        (f"generator ({generator})", found["generator"], "removed after training"),
     ):
-        rows.append((name, stays, f"{counts['parameters']:,}", f"{counts['macs']:,}"))
+        rows.append((part, stays, f"{counts['parameters']:,}", f"{counts['macs']:,}"))
+    height, width = found["size"]
     print_table(
-        f"{given.name}, {given.classes} classes, {given.size} x {given.size} pixels",
-        ("part", "", "parameters", "MACs"),
-        rows,
+        f"{name}, {found['classes']} classes, {height} x {width} pixels", ("part", "", "parameters", "MACs"), rows
     )
+    if candidates:
+        print("modules that a stage may end with:")
+        for candidate in found.get("candidates", ()):
+            print(f"  {candidate['module']}  {_map_of(candidate)}")
+    elif "candidates" in found:
+        print(
+            f"other stages: --model.stages [A,B,...] when training, out of {len(found['candidates'])} modules "
+            "(--candidates lists them)"
+        )
+
+
+def _map_of(shape: Mapping[str, Any]) -> str:
+    return f"{shape['channels']} x {shape['height']} x {shape['width']}"
 
 
 def number(word: str) -> int | float:
@@ -135,7 +156,7 @@ def list_names(words: list[str]) -> None:
     parser = parser_of(list_names, "list")
     parser.add_argument("what", nargs="?", choices=("networks", "methods", "data", "recipes"))
     given = parse(parser, words)
-    from ..lookup import FAMILIES, table
+    from ..lookup import FAMILIES, endless, table
     from ..recipes import recipes
 
     packages = {"networks": FAMILIES["model"][0], "methods": FAMILIES["method"][0], "data": FAMILIES["data"][0]}
@@ -143,7 +164,7 @@ def list_names(words: list[str]) -> None:
         if what == "recipes":
             lines = {name: (make.__doc__ or "").splitlines()[0] for name, make in recipes().items()}
         else:
-            lines = {name: member.summary for name, member in table(packages[what]).items()}
+            lines = {name: member.summary for name, member in table(packages[what]).items()} | endless(packages[what])
         print(f"{what}:")
         width = max(map(len, lines))
         for name, summary in lines.items():

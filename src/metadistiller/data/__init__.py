@@ -5,12 +5,14 @@ A source is one public module (see _base.py for the contract); the private ones 
 
 from ._augment import TrainingImages, evaluation_images
 from ._base import Augment, Dataset, LabelledImages, TrainingView
+from ._mixing import AugmentedView, Mixing, augmented, class_weights
 from ._order import seeded
 from ._resident import ImageSet
 from ._streams import Batch, Batches, Disjoint, Halves, Stream, Train
 
 __all__ = [
     "Augment",
+    "AugmentedView",
     "Batch",
     "Batches",
     "Dataset",
@@ -18,10 +20,13 @@ __all__ = [
     "Halves",
     "ImageSet",
     "LabelledImages",
+    "Mixing",
     "Stream",
     "Train",
     "TrainingImages",
     "TrainingView",
+    "augmented",
+    "class_weights",
     "evaluation_images",
     "seeded",
 ]

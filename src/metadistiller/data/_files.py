@@ -10,8 +10,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -32,17 +33,19 @@ _NUM_DRAWS = 2 * _ATTEMPTS + 3  # area and aspect of each attempt; top, left, fl
 
 @dataclass(frozen=True)
 class ImageFiles(LabelledImages):
-    """Labelled images, one file each.
+    """Labelled images, encoded: one file each, or kept together and opened by name.
 
     Evaluation shows the middle of an image whose short side was resized, training a random resized crop.
 
     Attributes:
-        paths: N files.
+        paths: N files, or names.
         labels: (N,) int64, 0 to C-1.
         side: pixels of a side of the square that is shown.
         resize: pixels of the short side before the middle is cut out, at least `side`.
         max_pixels: the largest image that is decoded.
         workers: threads that decode, >= 1; None for one a processor core. Their number changes no bit.
+        opened: from an entry of `paths` to what is read, a path or an open file, where the images are no files of
+            their own and `paths` holds their names instead.
     Source: torchvision's Resize, CenterCrop, RandomResizedCrop and RandomHorizontalFlip of Pillow images, to the bit.
     Departs: an image that EXIF says was taken sideways is turned upright first.
     """
@@ -53,6 +56,7 @@ class ImageFiles(LabelledImages):
     resize: int
     max_pixels: int
     workers: int | None = None
+    opened: Callable[[str], str | BinaryIO] = str
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,7 +78,7 @@ class ImageFiles(LabelledImages):
 
     def take(self, index: Tensor) -> "ImageFiles":
         paths = [self.paths[number] for number in index.tolist()]
-        return ImageFiles(paths, self.labels[index], self.side, self.resize, self.max_pixels, self.workers)
+        return replace(self, paths=paths, labels=self.labels[index])
 
     def objection(self) -> str | None:
         if len(self.paths) != len(self.labels):
@@ -89,7 +93,7 @@ class ImageFiles(LabelledImages):
     def picture(self, number: int) -> Image.Image:
         """The whole image, upright and RGB. Raises: DataError naming the file."""
         try:
-            return read_picture(self.paths[number], max_pixels=self.max_pixels)
+            return read_picture(self.opened(self.paths[number]), max_pixels=self.max_pixels)
         # Damaged bytes make the decoders raise nearly anything, so nothing narrower would do.
         except Exception as error:
             raise self._unreadable(number, error) from error
@@ -143,7 +147,7 @@ class TrainingFiles(TrainingView):
         self._crops = _Crops(images, dataset.augment, seed)
         # By stream, and in it by epoch and images: the batch that was asked for last, and those that were hinted at.
         self._coming: defaultdict[str, dict[tuple[int, bytes], _Batch]] = defaultdict(dict)
-        self._threads = _new_threads(images.workers)
+        self._threads = new_threads(images.workers)
         # What the threads do must not refer to this object, or it would never be found to be of no use any more.
         weakref.finalize(self, self._threads.shutdown, wait=False, cancel_futures=True)
 
@@ -262,13 +266,13 @@ class _Batch:
             stored.cancel()
 
 
-def _new_threads(workers: int | None) -> ThreadPoolExecutor:
+def new_threads(workers: int | None) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="decode")
 
 
 @contextmanager
 def _threads(workers: int | None) -> Iterator[ThreadPoolExecutor]:
-    threads = _new_threads(workers)
+    threads = new_threads(workers)
     try:
         yield threads
     finally:

@@ -52,6 +52,32 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return full + (rest > 1)
 
 
+@lru_cache(maxsize=4)
+def _balanced_order(classes: tuple[Tensor, ...], seed: int, epoch: int) -> Tensor:
+    drawn = generator(seed, "balanced", epoch)
+    quota, rest = divmod(sum(map(len, classes)), len(classes))
+    more = set(torch.randperm(len(classes), generator=drawn)[:rest].tolist())
+    chosen = []
+    for label, members in enumerate(classes):
+        wanted = quota + (label in more)
+        turns = -(-wanted // len(members))
+        orders = [members[torch.randperm(len(members), generator=drawn)] for _ in range(turns)]
+        chosen.append(torch.cat([members[:0], *orders])[:wanted])
+    found = torch.cat(chosen)
+    return found[torch.randperm(len(found), generator=drawn)]
+
+
+def balanced_batch(classes: tuple[Tensor, ...], batch_size: int, *, seed: int, epoch: int, step: int) -> Tensor:
+    """Indices of training batch `step` of an epoch that shows all classes equally often, to one image; (B,) int64.
+
+    An epoch has as many images as the set. A class is passed through in random order, and again in another order when
+    it runs out; what is left of a large class has its turn in other epochs.
+
+    Args: classes: indices of the images of each class.
+    """
+    return _balanced_order(classes, seed, epoch)[step * batch_size : (step + 1) * batch_size]
+
+
 def train_batch(count: int, batch_size: int, *, seed: int, epoch: int, step: int) -> Tensor:
     """Indices of training batch `step` of `epoch`; (B,) int64."""
     order = permutation(count, seed, "train", epoch)
@@ -81,7 +107,9 @@ def halves_batch(count: int, sizes: tuple[int, int], *, seed: int, epoch: int, s
     return batches[0], batches[1]
 
 
-def disjoint_batch(count: int, batch_size: int, size: int, *, seed: int, epoch: int, step: int) -> Tensor:
+def disjoint_batch(
+    count: int, batch_size: int, size: int, *, seed: int, epoch: int, step: int, taken: Tensor | None = None
+) -> Tensor:
     """Indices of a batch of images that are not in training batch `step` of `epoch`: X_test beside X_train.
 
     The whole set is passed through in an order of its own; images that the step trains on are passed over.
@@ -90,9 +118,11 @@ def disjoint_batch(count: int, batch_size: int, size: int, *, seed: int, epoch: 
         count: images in all.
         batch_size: B, of the training batches.
         size: images of the batch; at most what training batch `step` leaves (the caller sees to it).
+        taken: that batch, at most B images; None for train_batch's.
     Returns: (size,) int64.
     """
-    taken = train_batch(count, batch_size, seed=seed, epoch=epoch, step=step)
+    if taken is None:
+        taken = train_batch(count, batch_size, seed=seed, epoch=epoch, step=step)
     # Windows begin `size` apart and overlap by B, so that there are enough whatever has to be passed over. A short last
     # training batch is counted as a whole one: the windows of an epoch have one spacing.
     turn, place = divmod(step, max(1, (count - batch_size) // size))

@@ -1,5 +1,7 @@
 """One photograph out of a file that nobody has looked at yet: upright, RGB, and no larger than allowed."""
 
+from typing import BinaryIO
+
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -10,10 +12,11 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # Pillow's names of the decoders that
 _ORIENTATION = 0x0112  # EXIF's number of the tag; 1 is upright
 
 
-def read_picture(path: str, *, max_pixels: int, enough: int | None = None) -> Image.Image:
+def read_picture(path: str | BinaryIO, *, max_pixels: int, enough: int | None = None) -> Image.Image:
     """The whole picture.
 
     Args:
+        path: of its file, or the file itself, opened.
         max_pixels: larger ones are refused by their header; at most LARGEST.
         enough: pixels of a side that suffice; a JPEG may then be decoded at a fraction of its size. None for as it is.
     Raises: DataError where it is too large. Damaged bytes make the decoders raise nearly anything else.
@@ -39,10 +42,13 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Pillow would cut 16 bits off at 255 instead of scaling them.
+        values = np.asarray(image)
+        clear = image.info.get("transparency")
+        shown = values >> 8 if clear is None else np.where(values == clear, 0, values >> 8)
+        return Image.fromarray(shown.astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-    if image.mode.startswith("I"):
-        # Pillow would cut 16 bits off at 255 instead of scaling them.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")

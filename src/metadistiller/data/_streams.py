@@ -1,17 +1,19 @@
 """What a training step is given: a stream answers `batch(epoch, step)`, whatever it was asked before."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from ..errors import ConfigError
 from ._base import TrainingView
-from ._order import disjoint_batch, halves_batch, steps_per_epoch, train_batch
+from ._mixing import Mixing
+from ._order import balanced_batch, disjoint_batch, halves_batch, steps_per_epoch, train_batch
 
 AHEAD = 2  # batches of a stream that are on their way while one is learned from
 
-Batch: TypeAlias = tuple[Tensor, Tensor]  # images (B, 3, H, W) float32, labels (B,) int64
+Batch: TypeAlias = tuple[Tensor, Tensor]  # images (B, 3, H, W) float32, labels (B,) int64 or mixed (B, C) float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +49,30 @@ Stream: TypeAlias = Train | Halves | Disjoint
 class Batches:
     """Every stream over one training set."""
 
-    def __init__(self, images: TrainingView, *, batch_size: int) -> None:
-        """Raises: ConfigError where a batch is larger than the training set."""
+    def __init__(
+        self,
+        images: TrainingView,
+        *,
+        batch_size: int,
+        mixing: Mixing | None = None,
+        sampling: Literal["uniform", "balanced"] = "uniform",
+    ) -> None:
+        """Args:
+            mixing: what the batches of Train go through; no other stream's do.
+            sampling: of Train.
+        Raises: ConfigError where a batch is larger than the training set.
+        """
         if batch_size > len(images):
             raise ConfigError(
                 f"batch_size is {batch_size}, but the training set has {len(images)} images; "
                 f"take --batch_size {max(2, len(images) // 4)} or less"
             )
         self._images = images
+        self._mixing = mixing
+        self._classes: tuple[Tensor, ...] = ()
+        if sampling == "balanced":
+            labels = images.labels.cpu()
+            self._classes = tuple(torch.nonzero(labels == label).flatten() for label in range(int(labels.max()) + 1))
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch(len(images), batch_size)
         # What was asked for last, and the distance to what had been asked before; it serves the hints and nothing else.
@@ -71,6 +89,8 @@ class Batches:
         batches = [
             self._images.batch(index, epoch=epoch, stream=name) for index, name in self._parts(stream, epoch, step)
         ]
+        if self._mixing is not None and isinstance(stream, Train):
+            return self._mixing(batches[0], seed=self._images.seed, epoch=epoch, step=step)
         return batches[0] if len(batches) == 1 else (batches[0], batches[1])
 
     def _parts(self, stream: Stream, epoch: int, step: int) -> list[tuple[Tensor, str]]:
@@ -78,7 +98,7 @@ class Batches:
         count, seed = len(self._images), self._images.seed
         match stream:
             case Train():
-                return [(train_batch(count, self.batch_size, seed=seed, epoch=epoch, step=step), "train")]
+                return [(self._train(epoch, step), "train")]
             case Halves(heldout_batch_size=wanted):
                 if count < 4:
                     raise ConfigError(
@@ -98,7 +118,15 @@ class Batches:
                         "--method.lookahead own"
                     )
                 size = min(wanted or self.batch_size, left)
-                return [(disjoint_batch(count, self.batch_size, size, seed=seed, epoch=epoch, step=step), "X_test")]
+                taken = self._train(epoch, step)
+                index = disjoint_batch(count, self.batch_size, size, seed=seed, epoch=epoch, step=step, taken=taken)
+                return [(index, "X_test")]
+
+    def _train(self, epoch: int, step: int) -> Tensor:
+        seed = self._images.seed
+        if self._classes:
+            return balanced_batch(self._classes, self.batch_size, seed=seed, epoch=epoch, step=step)
+        return train_batch(len(self._images), self.batch_size, seed=seed, epoch=epoch, step=step)
 
     def _soon(self, stream: Stream, epoch: int, step: int) -> range:
         """This step and those of the epoch that will probably be asked for next."""

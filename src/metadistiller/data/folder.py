@@ -12,6 +12,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ..config import require
 from ..errors import ConfigError, DataError
+from ._bad_images import OnBadImage, kept, require_how
 from ._base import Augment, Dataset, channel_statistics, few_shot_index
 from ._class_folders import (
     HELD_OUT,
@@ -33,7 +35,7 @@ from ._class_folders import (
     labelled,
     named_by_wordnet,
 )
-from ._order import generator
+from ._drawn import drawn_parts
 from ._pictures import LARGEST, read_picture
 from ._resident import ImageSet
 
@@ -57,6 +59,8 @@ class Options:
             images; with few, 0.35 leaves more of the object.
         max_pixels: the largest image that is decoded; a decompressed image takes 3 bytes a pixel.
         max_resident_gib: memory that all images together may take, in GiB.
+        on_bad_image: "error" stops and names the images that cannot be read; "skip" leaves them out of the test set,
+            and in training the next sound one takes the place.
     """
 
     root: str | None = None
@@ -67,6 +71,7 @@ class Options:
     min_area: float = 0.35
     max_pixels: int = 25_000_000
     max_resident_gib: float = 4.0
+    on_bad_image: OnBadImage = "error"
 
     def __post_init__(self) -> None:
         require(8 <= self.size <= 1024, "data.size", self.size, "take 8 to 1024 pixels")
@@ -85,6 +90,7 @@ class Options:
             f"take 1 to {LARGEST}; larger images are better scaled down on disk",
         )
         require(self.max_resident_gib > 0, "data.max_resident_gib", self.max_resident_gib, "take a number above 0")
+        require_how(self.on_bad_image)
 
 
 def recognises(path: Path) -> str | None:
@@ -127,12 +133,12 @@ def build(options: Options) -> Dataset:
         chosen = few_shot_index(labels, options.train_per_class, seed=options.split_seed, classes=classes)
         train = train.take(chosen.tolist())
     _check_memory(len(train.paths) + len(test.paths), options)
-    train_images = _decode(train, options)
+    train_images = _decode(train, options, part="train")
     mean, std = channel_statistics(train_images.images)
     return Dataset(
         name="folder",
         train=train_images,
-        test=_decode(test, options),
+        test=_decode(test, options, part="test"),
         classes=classes,
         mean=mean,
         std=std,
@@ -146,17 +152,8 @@ def _drawn_parts(root: Path, fraction: float, seed: int) -> tuple[tuple[str, ...
     folders = class_folders(root, layout=_LAYOUT)
     classes = tuple(folder.name for folder in folders)
     everything = labelled(folders, classes)
-    labels = torch.tensor(everything.labels)
-    training, testing = [], []
-    for label, folder in enumerate(folders):
-        members = torch.nonzero(labels == label).flatten()
-        count = len(members)
-        if count < 2:
-            raise DataError(f"{folder} has 1 image; training and test need one each: add images or remove the class")
-        held_out = min(max(round(count * fraction), 1), count - 1)
-        members = members[torch.randperm(count, generator=generator(seed, "split", label))]
-        testing += members[:held_out].sort().values.tolist()
-        training += members[held_out:].sort().values.tolist()
+    names = [str(folder) for folder in folders]
+    training, testing = drawn_parts(everything.labels, names, fraction=fraction, seed=seed)
     return classes, everything.take(training), everything.take(testing)
 
 
@@ -170,27 +167,31 @@ def _check_memory(count: int, options: Options) -> None:
         )
 
 
-def _decode(part: Part, options: Options) -> ImageSet:
-    images = torch.empty(len(part.paths), 3, options.size, options.size, dtype=torch.uint8)
+def _decode(files: Part, options: Options, *, part: Literal["train", "test"]) -> ImageSet:
+    images = torch.empty(len(files.paths), 3, options.size, options.size, dtype=torch.uint8)
 
     def store(number: int) -> str | None:
         try:
-            images[number] = _read(part.paths[number], options.size, options.max_pixels)
+            images[number] = _read(files.paths[number], options.size, options.max_pixels)
         # Damaged bytes make the decoders raise nearly anything, so nothing narrower would do.
         except Exception as error:
-            return f"{part.paths[number]} ({error})"
+            return f"{files.paths[number]} ({error})"
         return None
 
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        bad = [message for message in pool.map(store, range(len(part.paths))) if message is not None]
-    if bad:
-        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise DataError(
-            f"{len(bad)} of {len(part.paths)} images cannot be read: {'; '.join(bad[:10])}{more}; "
-            "replace or remove them"
-        )
-    return ImageSet(images, torch.tensor(part.labels))
+        found = enumerate(pool.map(store, range(len(files.paths))))
+        bad = {number: message for number, message in found if message is not None}
+    decoded = ImageSet(images, torch.tensor(files.labels))
+    if not bad:
+        return decoded
+    if options.on_bad_image == "skip":
+        return decoded.take(kept(bad, len(decoded), part=part))
+    more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+    raise DataError(
+        f"{len(bad)} of {len(decoded)} images cannot be read: {'; '.join(list(bad.values())[:10])}{more}; "
+        "replace or remove them, or leave them out with --data.on_bad_image skip"
+    )
 
 
 def _read(path: str, size: int, max_pixels: int) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 
 from ..config import require
 from ..errors import ConfigError, DataError
+from ._bad_images import OnBadImage, require_how, without_bad
 from ._base import Augment, Dataset, few_shot
 from ._class_folders import HELD_OUT, TRAIN, Part, count_images, given_parts, has_train, held_out_part, named_by_wordnet
 from ._files import ImageFiles
@@ -38,6 +39,8 @@ class Options:
         split_seed: of train_per_class.
         workers: threads that read and decode, >= 1; null for one a processor core. They change no bit.
         max_pixels: the largest image that is decoded; a decompressed image takes 3 bytes a pixel.
+        on_bad_image: "error" stops at an image that cannot be read, when its turn comes; "skip" decodes all of them
+            once before, and leaves such images out of the test set; in training the next sound one takes the place.
     """
 
     root: str | None = None
@@ -48,6 +51,7 @@ class Options:
     split_seed: int = 0
     workers: int | None = None
     max_pixels: int = LARGEST
+    on_bad_image: OnBadImage = "error"
 
     def __post_init__(self) -> None:
         require(8 <= self.size <= 1024, "data.size", self.size, "take 8 to 1024 pixels")
@@ -71,6 +75,7 @@ class Options:
             self.max_pixels,
             f"take data.resize squared, which is {self.resize**2}, to {LARGEST}",
         )
+        require_how(self.on_bad_image)
 
 
 def recognises(path: Path) -> str | None:
@@ -79,7 +84,7 @@ def recognises(path: Path) -> str | None:
 
 
 def build(options: Options) -> Dataset:
-    """All images of the folder, by name; none is opened.
+    """All images of the folder, by name; none is opened unless bad ones are to be skipped.
 
     Raises: ConfigError without a root. DataError where the folder is not laid out as above, or a class is empty or
         unknown to training.
@@ -99,8 +104,12 @@ def build(options: Options) -> Dataset:
     classes, train, test = given_parts(root, held_out, layout=_LAYOUT)
     return Dataset(
         name="imagenet",
-        train=few_shot(_files(train, options), options.train_per_class, seed=options.split_seed, classes=classes),
-        test=_files(test, options),
+        train=without_bad(
+            few_shot(_files(train, options), options.train_per_class, seed=options.split_seed, classes=classes),
+            options.on_bad_image,
+            part="train",
+        ),
+        test=without_bad(_files(test, options), options.on_bad_image, part="test"),
         classes=classes,
         mean=_MEAN,
         std=_STD,

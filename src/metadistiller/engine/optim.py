@@ -1,10 +1,11 @@
 """Learning rates as a function of the place in training, and one optimizer for each player."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import Optim, milestone_epoch
 from ..methods import Player
@@ -38,14 +39,15 @@ class PlayerOptimizer:
     Args:
         player: whose parameters move.
         optim: the run's settings.
+        body: parameters that optim.backbone_lr_factor is for.
     """
 
-    def __init__(self, player: Player, optim: Optim) -> None:
+    def __init__(self, player: Player, optim: Optim, body: Iterable[nn.Parameter] = ()) -> None:
         self.lr = optim.lr if player.lr is None else player.lr
-        self._params = dict(player.module.named_parameters())
+        self._params = {name: p for name, p in player.module.named_parameters() if p.requires_grad}
         self._clip_norm = optim.clip_norm
         self._moved: frozenset[str] = frozenset()
-        params = list(self._params.values())
+        params = self._groups({id(p) for p in body}, optim.backbone_lr_factor)
         self._optimizer: torch.optim.Optimizer
         match player.optimizer:
             case "sgd":
@@ -62,6 +64,17 @@ class PlayerOptimizer:
                     params, lr=self.lr, betas=optim.adam_betas, eps=optim.adam_eps, fused=True
                 )
 
+    def _groups(self, body: set[int], factor: float) -> list[dict[str, Any]]:
+        """One where all have the same rate; `share` is that of the player's rate."""
+        shares = {factor if id(p) in body else 1.0: None for p in self._params.values()}
+        return [
+            {
+                "params": [p for p in self._params.values() if (factor if id(p) in body else 1.0) == share],
+                "share": share,
+            }
+            for share in shares
+        ]
+
     def differentiate(self, loss: Tensor) -> None:
         """Leave the gradient of `loss` in .grad of this player's parameters."""
         # Only this player's gradients are made: another's .grad is never written, not even with zeros.
@@ -75,7 +88,7 @@ class PlayerOptimizer:
         if self._clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(params, self._clip_norm, norm)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.lr * factor
+            group["lr"] = self.lr * group["share"] * factor
         moved = frozenset(name for name, p in self._params.items() if p.grad is not None)
         if moved != self._moved:
             self._moved = moved

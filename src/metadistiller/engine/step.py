@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import Config
-from ..data import Batches, Dataset, Stream, Train
+from ..data import Batches, Dataset, Mixing, Stream, Train, augmented
 from ..methods import Method, Objective
+from ..nn import body_parameters, frozen_modules
 from ..timing import timed
 from .machine import Machine
 from .means import EpochMeans
@@ -29,6 +30,17 @@ class Job:
     machine: Machine
 
 
+def training_batches(config: Config, dataset: Dataset, machine: Machine) -> Batches:
+    """Every stream over the training images, with all that a run does to them. Raises: ConfigError."""
+    view = dataset.training_view(seed=config.seed, device=machine.device, memory_format=machine.memory_format)
+    return Batches(
+        augmented(view, dataset, config.augment),
+        batch_size=config.batch_size,
+        mixing=Mixing.of(config.augment, dataset.num_classes),
+        sampling=config.sampling,
+    )
+
+
 class Stepper:
     """Takes steps: every objective that is due gets a batch, a gradient and an update. Waits for nothing.
 
@@ -40,8 +52,12 @@ class Stepper:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        network = job.method.deployable()
+        body = body_parameters(network.plain, network.num_classes)
+        self._frozen = frozen_modules(network.plain, job.config.freeze)
         self.optimizers = {
-            name: PlayerOptimizer(player, job.config.optim) for name, player in job.method.players().items()
+            name: PlayerOptimizer(player, job.config.optim, body if name == "student" else ())
+            for name, player in job.method.players().items()
         }
         self.steps_per_epoch = job.batches.steps_per_epoch
         self._epoch = 0
@@ -56,6 +72,9 @@ class Stepper:
         self.means = EpochMeans(means or {}, self._job.machine.device)
         self.images_seen = 0
         self._job.method.train()
+        for module in self._frozen:
+            # Batch statistics are frozen too.
+            module.eval()
 
     def factor(self, step: int) -> float:
         """What all learning rates are multiplied by in a step of this epoch."""

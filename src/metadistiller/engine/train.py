@@ -12,6 +12,7 @@ from .evaluate import Evaluation, evaluate
 from .examples import soft_target_examples
 from .export import save_network
 from .profile import stopwatch_of
+from .start import load_start
 from .step import Job, Stepper
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -216,6 +217,10 @@ class _Run:
             self.watcher.note(f"checkpoint refused: {reason}")
         if checkpoint is None:
             self.folder.rewind(0)
+            if (started := load_start(self.job.method, self.config)) is not None:
+                self.folder.append_event("initial_weights", **started)
+                fresh = f"; {', '.join(started['fresh'])} begin anew, for other classes" if started["fresh"] else ""
+                self.watcher.note(f"begins with {started['source']}{fresh}")
             return Progress()
         self._load(checkpoint)
         self.folder.rewind(checkpoint.progress.epoch)

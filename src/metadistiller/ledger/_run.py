@@ -31,7 +31,7 @@ def record_of(folder: RunFolder, recipe: str, config: Config, *, command: str | 
     Args:
         folder: of the run.
         recipe: the name of the recipe that it is a run of.
-        config: that recipe's, with every default written out (assemble.written_out), so that it can be compared.
+        config: that recipe's, with every default written out (building.written_out), so that it can be compared.
         command: that began it; None takes the folder's own.
     Raises: CheckpointError where the folder is none of a finished run; LedgerError where the run has a setting that the
         recipe does not know.
@@ -101,7 +101,7 @@ def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, A
             if same and inner in ours and inner not in theirs:
                 raise LedgerError(
                     f"the run has {key}.{inner}, the recipe has no such setting; write the recipe's defaults out "
-                    "(assemble.written_out), or enter the run with the version that made it"
+                    "(building.written_out), or enter the run with the version that made it"
                 )
             if not same or ours.get(inner) != theirs.get(inner):
                 found[f"{key}.{inner}"] = ours.get(inner)

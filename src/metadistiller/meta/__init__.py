@@ -75,6 +75,7 @@ def meta_loss(
     heldout: Heldout = "final",
     derivative: Derivative = "forward_mode",
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> MetaLoss:
     """A scalar whose gradient with respect to theta_g is the meta-gradient of eq. 8, exactly.
 
@@ -90,7 +91,7 @@ def meta_loss(
         temperature: tau > 0.
         heldout: see heldout_gradient.
         derivative: see directional_derivatives; the surrogate is exact with forward_mode and double_backward.
-        label_smoothing: of the look-ahead's hard terms, as in training; the held-out loss has none.
+        label_smoothing, class_weights: of the look-ahead's hard terms, as in training; the held-out loss has neither.
     """
     with torch.enable_grad(), timed("look-ahead"):
         ahead = look_ahead(
@@ -101,6 +102,7 @@ def meta_loss(
             alpha=alpha,
             temperature=temperature,
             label_smoothing=label_smoothing,
+            class_weights=class_weights,
         )
     return meta_loss_from(
         ahead,

@@ -45,7 +45,8 @@ def heldout_gradient(
         _, exit_logits = call(student, student.forward, fast, images)
         loss = torch.stack([hard_loss(logits, labels) for logits in exit_logits]).sum()
     wanted = {name: value for name, value in fast.items() if value.requires_grad}
-    gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    # Where all of it is frozen there is nothing to differentiate.
+    gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True) if wanted else ()
     found = {name: gradient for name, gradient in zip(wanted, gradients, strict=True) if gradient is not None}
     return loss.detach(), found
 
@@ -73,6 +74,8 @@ def directional_derivatives(
     """
     kept = kept or Kept()
     draws = kept.draws
+    if not direction:
+        how = "forward_mode"
     match how:
         case "forward_mode":
             with torch.no_grad(), draws.again():
@@ -119,7 +122,7 @@ def _by_forward_mode(
 ) -> list[Tensor]:
     with forward_mode(kept):
         params = {
-            name: dual(value.detach(), direction[name]) if name in direction else value
+            name: dual(value.detach(), direction[name]) if name in direction else value.detach()
             for name, value in student.named_parameters()
         }
         exit_logits = call(student, student.early_exits, params, images)
@@ -138,7 +141,25 @@ def _by_double_backward(
     along = [params[name] for name in direction]
     pulled = torch.autograd.grad(shares, along, w, create_graph=True, allow_unused=True)
     parts = [(p * v).sum() for p, v in zip(pulled, direction.values(), strict=True) if p is not None]
-    return list(torch.autograd.grad(torch.stack(parts).sum(), w))
+    total = torch.stack(parts).sum()
+    _refuse_once_differentiable(total)
+    return list(torch.autograd.grad(total, w))
+
+
+def _refuse_once_differentiable(value: Tensor) -> None:
+    """Raises: RuntimeError where an operation can be differentiated once only.
+
+    Autograd would leave its part out and say nothing: its node of complaint leads nowhere, and so is never run.
+    """
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().endswith("Error"):
+            raise RuntimeError("an operation of the network can be differentiated once only")
+        waiting += [following for following, _ in node.next_functions]
 
 
 def _along(direction: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:

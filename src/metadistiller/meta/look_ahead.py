@@ -39,6 +39,7 @@ def look_ahead(
     alpha: float,
     temperature: float,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> LookAhead:
     """Eq. 7 on a batch of its own, as Algorithm 1 has it: one plain gradient step on the loss of eq. 3.
 
@@ -60,6 +61,7 @@ def look_ahead(
         alpha=alpha,
         temperature=temperature,
         label_smoothing=label_smoothing,
+        class_weights=class_weights,
     )
     moving = {name: param for name, param in params.items() if param.requires_grad}
     # A network may hold parameters that its output does not depend on, such as those of an auxiliary head.

@@ -17,6 +17,7 @@ class BareNetwork(Method):
         super().__init__()
         self.student = setting.backbone
         self._label_smoothing = setting.label_smoothing
+        self._class_weights = setting.class_weights
 
     @abstractmethod
     def loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:

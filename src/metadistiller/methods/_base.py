@@ -25,6 +25,7 @@ class Setting:
         size: height and width of the images.
         seed: for the initial weights of whatever the method adds.
         label_smoothing: of every hard-label loss of training, 0 to below 1.
+        class_weights: of every hard-label loss of training, (C,) float32; None for no weights.
         epochs: of the whole run, for methods that change on the way.
         teacher: a trained network, for a method whose module says PARTNER = "teacher". It may lie on the meta device,
             with shapes and no weights, where the method is restored only to be asked.
@@ -35,6 +36,7 @@ class Setting:
     size: tuple[int, int]
     seed: int
     label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
     epochs: int = 1
     teacher: Backbone | None = None
     peer: Backbone | None = None

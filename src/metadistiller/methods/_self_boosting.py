@@ -36,7 +36,7 @@ class SelfBoosting(Method):
         student: theta_s.
         make_targets: where T_k comes from.
         alpha, temperature: of eq. 4.
-        label_smoothing: of the hard terms.
+        label_smoothing, class_weights: of the hard terms.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class SelfBoosting(Method):
         alpha: float,
         temperature: float,
         label_smoothing: float,
+        class_weights: Tensor | None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -54,6 +55,7 @@ class SelfBoosting(Method):
         self._alpha = alpha
         self._temperature = temperature
         self._label_smoothing = label_smoothing
+        self._class_weights = class_weights
 
     def players(self) -> dict[str, Player]:
         return {"student": Player(self.student, "sgd")}
@@ -87,6 +89,7 @@ class SelfBoosting(Method):
             alpha=self._alpha,
             temperature=self._temperature,
             label_smoothing=self._label_smoothing,
+            class_weights=self._class_weights,
         )
         parts = {"loss": total.detach(), **parts}
         if constants is not None:

@@ -55,7 +55,7 @@ class AttentionTransfer(Taught):
         images, labels = batch
         ours, logits = self.student.stages_and_logits(images)
         theirs = self._teacher.stages(images)
-        hard = hard_loss(logits, labels, label_smoothing=self._label_smoothing)
+        hard = hard_loss(logits, labels, label_smoothing=self._label_smoothing, class_weights=self._class_weights)
         # From the deep end: the last stage is what the head reads, whatever the depth, while the first of a network
         # with more stages is shallower than anything that the other one has.
         pairs = list(zip(reversed(ours), reversed(theirs), strict=False))

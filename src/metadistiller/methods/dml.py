@@ -54,6 +54,7 @@ class MutualLearning(Method):
         super().__init__()
         self._options = options
         self._label_smoothing = setting.label_smoothing
+        self._class_weights = setting.class_weights
         self.student = setting.backbone
         self.peer = check_partner(
             setting.peer,
@@ -95,7 +96,7 @@ class MutualLearning(Method):
 
     def _loss(self, logits: Tensor, other: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the network with these logits minimises beside the other's, and its two terms."""
-        hard = hard_loss(logits, labels, label_smoothing=self._label_smoothing)
+        hard = hard_loss(logits, labels, label_smoothing=self._label_smoothing, class_weights=self._class_weights)
         soft = soft_divergence(logits, other, temperature=self._options.temperature)
         return hard + self._options.mutual_weight * soft, hard, soft
 

@@ -47,4 +47,5 @@ def build(options: Options, setting: Setting) -> SelfBoosting:
         alpha=options.exit_weight,
         temperature=1.0,
         label_smoothing=setting.label_smoothing,
+        class_weights=setting.class_weights,
     )

@@ -88,6 +88,7 @@ class FitNet(Method):
         super().__init__()
         self._options = options
         self._label_smoothing = setting.label_smoothing
+        self._class_weights = setting.class_weights
         self._teacher = FrozenTeacher(setting, method="fitnet")
         self._teacher_stage = options.hint_stage if options.teacher_stage is None else options.teacher_stage
         ours = _stage("method.hint_stage", options.hint_stage, setting.backbone, setting.size, whose="the student")
@@ -139,6 +140,7 @@ class FitNet(Method):
             alpha=self._options.alpha,
             temperature=self._options.temperature,
             label_smoothing=self._label_smoothing,
+            class_weights=self._class_weights,
         )
         return Losses(total, {"loss": total.detach(), **parts})
 
@@ -147,7 +149,7 @@ class FitNet(Method):
         images, labels = batch
         features, logits = self.student.backbone.stages_and_logits(images)
         hint = self._hint(features, images)
-        hard = hard_loss(logits, labels, label_smoothing=self._label_smoothing)
+        hard = hard_loss(logits, labels, label_smoothing=self._label_smoothing, class_weights=self._class_weights)
         total = hard + self._options.hint_weight * hint
         return Losses(total, {"loss": total.detach(), "final_hard": hard.detach(), "hint": hint.detach()})
 

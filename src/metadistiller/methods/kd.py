@@ -52,6 +52,7 @@ class KnowledgeDistillation(Taught):
             alpha=self._options.alpha,
             temperature=self._options.temperature,
             label_smoothing=self._label_smoothing,
+            class_weights=self._class_weights,
         )
         return Losses(total, {"loss": total.detach(), **parts})
 

@@ -128,6 +128,7 @@ class MetaDistiller(Method):
         super().__init__()
         self._options = options
         self._label_smoothing = setting.label_smoothing
+        self._class_weights = setting.class_weights
         self.generator = None if options.targets == "uniform" else _build_generator(options, setting)
         self.boosting = SelfBoosting(
             build_student(setting, options.inner_width),
@@ -135,6 +136,7 @@ class MetaDistiller(Method):
             alpha=options.alpha,
             temperature=options.temperature,
             label_smoothing=setting.label_smoothing,
+            class_weights=setting.class_weights,
         )
         self._between = _Between()
         self._supported: Derivative | None = None
@@ -198,6 +200,7 @@ class MetaDistiller(Method):
                 heldout=self._options.heldout,
                 derivative=self._derivative(batch[0][0]),
                 label_smoothing=self._label_smoothing,
+                class_weights=self._class_weights,
             )
         return _losses_of(found)
 
@@ -252,7 +255,12 @@ class MetaDistiller(Method):
         images, labels = batch
         features, _ = answer_apart(self.boosting.student, images)
         targets = [logits / self._options.temperature for logits in self._generate(features)]
-        loss = torch.stack([hard_loss(t, labels, label_smoothing=self._label_smoothing) for t in targets]).sum()
+        loss = torch.stack(
+            [
+                hard_loss(t, labels, label_smoothing=self._label_smoothing, class_weights=self._class_weights)
+                for t in targets
+            ]
+        ).sum()
         return Losses(loss, {"generator_loss": loss.detach()})
 
 

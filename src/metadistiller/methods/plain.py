@@ -25,7 +25,9 @@ class Plain(BareNetwork):
 
     def loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
         images, labels = batch
-        loss = hard_loss(self.student(images), labels, label_smoothing=self._label_smoothing)
+        loss = hard_loss(
+            self.student(images), labels, label_smoothing=self._label_smoothing, class_weights=self._class_weights
+        )
         return Losses(loss, {"loss": loss.detach(), "final_hard": loss.detach()})
 
 

@@ -4,6 +4,7 @@ from .backbones import Adapter, Backbone, Bound, ExitDesign, Found, StageShape, 
 from .build import build_network
 from .exits import BottleneckExit, LinearExit, build_exit
 from .generator import LabelGenerator
+from .initial import body_parameters, file_weights, freeze, frozen_modules, load_initial, published_weights
 from .multi_exit import MultiExit
 
 __all__ = [
@@ -18,8 +19,14 @@ __all__ = [
     "MultiExit",
     "StageShape",
     "adapt",
+    "body_parameters",
     "build_exit",
     "build_network",
     "discover",
+    "file_weights",
+    "freeze",
+    "frozen_modules",
+    "load_initial",
+    "published_weights",
     "stage_shapes",
 ]

@@ -19,7 +19,7 @@ class Adapter(Backbone):
         network: answers images (N, in_channels, H, W) with logits (N, C); its weights are kept.
         found: where its stages end, in the order in which it runs them; the last is F_K.
         num_classes: C.
-        total_stride, exit_design, in_channels: see Backbone.
+        total_stride, usual_size, exit_design, in_channels: see Backbone.
     """
 
     def __init__(
@@ -29,12 +29,14 @@ class Adapter(Backbone):
         num_classes: int,
         *,
         total_stride: int,
+        usual_size: tuple[int, int],
         exit_design: ExitDesign = "bottleneck",
         in_channels: int = 3,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.total_stride = total_stride
+        self.usual_size = usual_size
         self.exit_design = exit_design
         self.in_channels = in_channels
         self.network = network
@@ -87,6 +89,7 @@ def adapt(
         found.stages,
         found.num_classes,
         total_stride=found.total_stride,
+        usual_size=size,
         exit_design=exit_design,
         in_channels=in_channels,
     )

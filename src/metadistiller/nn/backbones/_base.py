@@ -35,12 +35,14 @@ class Backbone(nn.Module, ABC):
         exit_design: of its early exits and of the generator's heads: bottleneck, or linear (average and linear layer,
             as sec. 4.2 has it for VGG).
         in_channels: of the images.
+        usual_size: height and width of the images that it was made for.
     """
 
     num_classes: int
     total_stride: int
     exit_design: ExitDesign = "bottleneck"
     in_channels: int = 3
+    usual_size: tuple[int, int] = (32, 32)
 
     @property
     @abstractmethod
@@ -88,7 +90,7 @@ def stage_shapes(backbone: Backbone, size: tuple[int, int]) -> list[StageShape]:
     """Shapes of F_1..F_K for images of `size` = (height, width), without computing anything.
 
     Raises: ShapeError where the images are smaller than the network's total stride, so that its last map would have
-        nothing left to see.
+        nothing left to see, or where it takes images of another size only.
     """
     height, width = size
     if min(height, width) < backbone.total_stride:
@@ -97,7 +99,14 @@ def stage_shapes(backbone: Backbone, size: tuple[int, int]) -> list[StageShape]:
             f"every {backbone.total_stride}x{backbone.total_stride} pixels; take images of at least "
             f"{backbone.total_stride} pixels a side, or a network that shrinks them less"
         )
-    maps = on_phantom(backbone, backbone.__class__.stages, backbone.in_channels, size)
+    try:
+        maps = on_phantom(backbone, backbone.__class__.stages, backbone.in_channels, size)
+    # A stranger's network says in its own way that it takes images of one size only.
+    except Exception as error:
+        raise ShapeError(
+            f"the network does not take images of {height}x{width} pixels ({' '.join(str(error).split())[:200]}); it "
+            f"was made for {'x'.join(map(str, backbone.usual_size))}"
+        ) from error
     return [StageShape(*map_.shape[1:]) for map_ in maps]
 
 

@@ -60,7 +60,7 @@ class Found:
         stages: where they end; the last is F_K.
         candidates: every module that a stage may end with, in the order of the run.
         num_classes: C.
-        total_stride: pixels of an image, along a side, for each pixel of F_K.
+        total_stride: see Backbone.
     """
 
     stages: tuple[Stage, ...]
@@ -107,7 +107,9 @@ def discover(
             f"{chosen[-1].name}; give it a last layer with one output a class (timm: num_classes=N)"
         )
     stages = tuple(candidate.stage for candidate in chosen)
-    stride = max(1, round(min(size) / min(chosen[-1].height, chosen[-1].width)))
+    # A head may pool once more (VGG's) before it takes the mean.
+    least = min((c for c in candidates if c.place >= chosen[-1].place), key=lambda c: c.area)
+    stride = max(1, round(min(size) / min(least.height, least.width)))
     return Found(stages, tuple(candidates), logits.shape[1], stride)
 
 
@@ -273,6 +275,10 @@ def _chosen(network: nn.Module, candidates: Sequence[Candidate]) -> list[Candida
     if len(ends) >= 3:
         return ends[-MOST:]
     rows = [row for row in _rows(network, candidates) if len(row) > 1]
+    if len(ends) > 1:
+        # A convolution, its normalisation and its activation are no blocks.
+        parts = dict(network.named_modules())
+        rows = [row for row in rows if all(any(parts[c.name].children()) for c in row)]
     if not rows:
         return ends
     longest = max(rows, key=lambda row: (len(row), -row[0].name.count(".")))

@@ -12,7 +12,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def phantom(module: M) -> M:
-    """A deep copy on the meta device; the original stays as it is, caches that it keeps in plain attributes included."""
+    """A deep copy on the meta device; the original stays as it is, and so do caches that it keeps in attributes."""
     memo: dict[int, object] = {}
     for parameter in module.parameters():
         memo[id(parameter)] = nn.Parameter(

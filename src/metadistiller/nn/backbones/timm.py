@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from ...errors import ConfigError, UnknownName
+from ...errors import ConfigError, DataError, UnknownName
 from ._adapter import Adapter, adapt
 
 
@@ -45,6 +45,22 @@ def build(options: Options, num_classes: int) -> Adapter:
     except TypeError as error:
         raise ConfigError(f"timm/{name} with model.arguments {dict(options.arguments)}: {error}") from None
     return adapt(network, num_classes=num_classes, size=_size(network), stages=options.stages)
+
+
+def pretrained_weights(options: Options) -> dict[str, Tensor]:
+    """timm's weights, from its cache or downloaded. Raises: DataError where they cannot be had."""
+    name = options.architecture
+    try:
+        network = _timm().create_model(name, pretrained=True, **options.arguments)
+    except ConfigError:
+        raise
+    # Whatever the network, the cache or the server has to say.
+    except Exception as error:
+        raise DataError(
+            f"timm's weights of {name} cannot be had ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
+            "on a machine without a connection give --weights FILE, a safetensors file of its state dict"
+        ) from error
+    return dict(network.state_dict())
 
 
 def _size(network: nn.Module) -> tuple[int, int]:

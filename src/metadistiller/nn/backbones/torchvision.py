@@ -8,10 +8,10 @@ of 24, 32, 96 and 320 channels of MobileNetV2, after stage2..stage4 of ShuffleNe
 import re
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 
-from ...errors import UnknownName
+from ...errors import DataError, UnknownName
 from ._adapter import Adapter, adapt
 
 
@@ -57,3 +57,17 @@ def build(options: Options, num_classes: int) -> Adapter:
         # Sec. 4.2 of the paper has linear exits for VGG.
         exit_design="linear" if name.startswith("vgg") else "bottleneck",
     )
+
+
+def pretrained_weights(options: Options) -> dict[str, Tensor]:
+    """torchvision's newest weights, from its cache or downloaded. Raises: DataError where they cannot be had."""
+    name = options.architecture
+    try:
+        state: dict[str, Tensor] = models.get_model_weights(name).DEFAULT.get_state_dict(progress=False)
+    # Whatever the network, the cache or the server has to say.
+    except Exception as error:
+        raise DataError(
+            f"torchvision's weights of {name} cannot be had ({type(error).__name__}: {error}); on a machine without a "
+            "connection give --weights FILE, a safetensors file of its state dict"
+        ) from error
+    return state
