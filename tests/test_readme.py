@@ -5,7 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 
+import metadistiller
 from metadistiller import cli
 from metadistiller.recipes import recipe
 from metadistiller.records import RunFolder
@@ -41,7 +44,7 @@ def test_every_command_shown_is_understood(line: str, tmp_path: Path, monkeypatc
         assert int(given["--seeds"]) > 0
         for row in given["--methods"].split(","):
             assert cli.training._with_method([], row, lambda parser: None).method.name == row.partition(":")[0]
-    elif words[0] in ("resume", "evaluate", "figure3", "export", "report"):
+    elif words[0] in ("resume", "evaluate", "figure3", "export", "report", "predict"):
         assert cli.main(words) == 1
     elif words[0] == "reproduce":
         # The plan is made; nothing is trained.
@@ -54,11 +57,22 @@ def test_every_command_shown_is_understood(line: str, tmp_path: Path, monkeypatc
 def test_the_python_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = (block for kind, block in BLOCKS if kind == "python")
+    code, _ = (block for kind, block in BLOCKS if kind == "python")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert "runs/two-epochs" in capsys.readouterr().out.splitlines()[-1]
     assert (tmp_path / "runs" / "two-epochs" / "report.html").is_file()
+
+
+def test_the_loop_of_one_s_own_runs() -> None:
+    _, code = (block for kind, block in BLOCKS if kind == "python")
+    model = torchvision.models.resnet18(num_classes=10)
+    batches = [(torch.randn(4, 3, 32, 32), torch.arange(4)) for _ in range(3)]
+    given = {"metadistiller": metadistiller, "torch": torch, "model": model, "steps": [(*batches[0], *batches[1:])]}
+    before = model.fc.weight.detach().clone()
+    exec(compile(code, "README.md", "exec"), given)
+    assert given["model"] is model
+    assert not torch.equal(model.fc.weight, before)
 
 
 def test_the_tree_shows_what_is_there() -> None:

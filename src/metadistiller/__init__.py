@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .boosting import Boosted, boost
     from .engine.export import load_network
     from .inspection import inspect
+    from .prediction import predict
 
 __all__ = [
     "Boosted",
@@ -35,6 +36,7 @@ __all__ = [
     "figure3",
     "inspect",
     "load_network",
+    "predict",
     "recipe",
     "resume",
     "train",
@@ -49,6 +51,7 @@ _HOME = {
     "figure3": "assemble",
     "inspect": "inspection",
     "load_network": "engine.export",
+    "predict": "prediction",
     "resume": "assemble",
     "train": "assemble",
 }

@@ -7,6 +7,7 @@ from ._augment import TrainingImages, evaluation_images
 from ._base import Augment, Dataset, LabelledImages, TrainingView
 from ._mixing import AugmentedView, Mixing, augmented, class_weights
 from ._order import seeded
+from ._preparation import Preparation
 from ._resident import ImageSet
 from ._streams import Batch, Batches, Disjoint, Halves, Stream, Train
 
@@ -21,6 +22,7 @@ __all__ = [
     "ImageSet",
     "LabelledImages",
     "Mixing",
+    "Preparation",
     "Stream",
     "Train",
     "TrainingImages",

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ._order import generator
+from ._preparation import Preparation
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class Dataset:
         mean, std: of each channel, in units of 0..1; of the whole training set, also where a few images of it are used.
         augment: what suits these images.
         source: where the images came from, for the record.
+        preparation: how evaluation shows a picture; None where the images are shown as they are.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Dataset:
     std: tuple[float, float, float]
     augment: Augment
     source: str
+    preparation: Preparation | None = None
 
     def __post_init__(self) -> None:
         for part, images in (("train", self.train), ("test", self.test)):
@@ -178,6 +181,11 @@ class Dataset:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.train.size
+
+    @property
+    def picture_preparation(self) -> Preparation:
+        """How a picture from elsewhere becomes what evaluation shows."""
+        return self.preparation or Preparation(crop=self.size)
 
     def training_view(
         self, *, seed: int, device: torch.device, memory_format: torch.memory_format = torch.channels_last

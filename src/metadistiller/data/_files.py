@@ -24,6 +24,7 @@ from ._augment import Normalise
 from ._base import Augment, Dataset, LabelledImages, TrainingView
 from ._order import generator
 from ._pictures import read_picture
+from ._preparation import Preparation
 from ._streams import AHEAD
 
 _ATTEMPTS = 10  # at a window that fits into the image; then the middle is taken
@@ -101,14 +102,13 @@ class ImageFiles(LabelledImages):
     def middle(self, number: int) -> Image.Image:
         """The image as evaluation shows it. Raises: DataError naming the file."""
         picture = self.picture(number)
-        short = min(picture.size)
-        width, height = (int(self.resize * side / short) for side in picture.size)
-        if width * height > self.max_pixels:
-            # A line of pixels is a small image until its short side is resized.
-            raise self._unreadable(number, f"{width}x{height} pixels after the resize are more than {self.max_pixels}")
-        resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = round((width - self.side) / 2), round((height - self.side) / 2)
-        return resized.crop((left, top, left + self.side, top + self.side))
+        preparation = Preparation(
+            crop=self.size, resize=self.resize, interpolation="bilinear", max_pixels=self.max_pixels
+        )
+        try:
+            return preparation.shown(picture)
+        except DataError as error:
+            raise self._unreadable(number, error) from error
 
     def _unreadable(self, number: int, reason: object) -> DataError:
         return DataError(

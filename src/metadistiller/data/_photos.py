@@ -12,6 +12,7 @@ from ._base import Augment, Dataset, few_shot
 from ._drawn import drawn_parts
 from ._files import ImageFiles
 from ._pictures import LARGEST
+from ._preparation import Preparation
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the constants of every published ImageNet network
 
@@ -113,6 +114,12 @@ def photographs(
         std=STD,
         augment=Augment(pad=0, flip=True, min_area=options.min_area),
         source=f"{where}{len(train.paths):,} + {len(test.paths):,} images",
+        preparation=Preparation(
+            crop=(options.size, options.size),
+            resize=options.resize,
+            interpolation="bilinear",
+            max_pixels=options.max_pixels,
+        ),
     )
 
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
+from PIL import Image
 
 from ..config import require
 from ..errors import ConfigError, DataError
@@ -36,7 +34,8 @@ from ._class_folders import (
     named_by_wordnet,
 )
 from ._drawn import drawn_parts
-from ._pictures import LARGEST, read_picture
+from ._pictures import LARGEST
+from ._preparation import Preparation
 from ._resident import ImageSet
 
 NAMES: dict[str, dict[str, int]] = {"folder": {}}
@@ -125,7 +124,7 @@ def build(options: Options) -> Dataset:
         classes, train, test = given_parts(root, held_out, layout=_LAYOUT)
         parts = f"{TRAIN}/ and {held_out}/"
     else:
-        classes, train, test = _drawn_parts(root, options.val_fraction, options.split_seed)
+        classes, train, test = drawn_parts(root, options.val_fraction, options.split_seed)
         parts = f"{options.val_fraction:g} of each class held out by seed {options.split_seed}"
     if options.train_per_class is not None:
         # Before anything is decoded: a few-shot study reads only the files that it uses.
@@ -145,10 +144,12 @@ def build(options: Options) -> Dataset:
         # A resized crop moves the image by itself; a black border would add edges that no test image has.
         augment=Augment(pad=options.size // 8 if options.min_area == 1 else 0, flip=True, min_area=options.min_area),
         source=f"{root} ({parts})",
+        preparation=_preparation(options),
     )
 
 
-def _drawn_parts(root: Path, fraction: float, seed: int) -> tuple[tuple[str, ...], Part, Part]:
+def drawn_parts(root: Path, fraction: float, seed: int) -> tuple[tuple[str, ...], Part, Part]:
+    """Names of the classes, training and held-out part of ROOT/CLASS. Raises: DataError."""
     folders = class_folders(root, layout=_LAYOUT)
     classes = tuple(folder.name for folder in folders)
     everything = labelled(folders, classes)
@@ -169,10 +170,11 @@ def _check_memory(count: int, options: Options) -> None:
 
 def _decode(files: Part, options: Options, *, part: Literal["train", "test"]) -> ImageSet:
     images = torch.empty(len(files.paths), 3, options.size, options.size, dtype=torch.uint8)
+    preparation = _preparation(options)
 
     def store(number: int) -> str | None:
         try:
-            images[number] = _read(files.paths[number], options.size, options.max_pixels)
+            images[number] = preparation.read(files.paths[number])
         # Damaged bytes make the decoders raise nearly anything, so nothing narrower would do.
         except Exception as error:
             return f"{files.paths[number]} ({error})"
@@ -194,9 +196,5 @@ def _decode(files: Part, options: Options, *, part: Literal["train", "test"]) ->
     )
 
 
-def _read(path: str, size: int, max_pixels: int) -> Tensor:
-    """The middle of one image; (3, size, size) uint8."""
-    # Twice the wanted size leaves the resampling its detail.
-    picture = read_picture(path, max_pixels=max_pixels, enough=2 * size)
-    square = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+def _preparation(options: Options) -> Preparation:
+    return Preparation(crop=(options.size, options.size), max_pixels=options.max_pixels)

@@ -19,6 +19,7 @@ from ._base import Augment, Dataset, few_shot
 from ._class_folders import HELD_OUT, TRAIN, Part, count_images, given_parts, has_train, held_out_part, named_by_wordnet
 from ._files import ImageFiles
 from ._pictures import LARGEST
+from ._preparation import Preparation
 
 NAMES: dict[str, dict[str, int]] = {"imagenet": {}}
 
@@ -115,6 +116,12 @@ def build(options: Options) -> Dataset:
         std=_STD,
         augment=Augment(pad=0, flip=True, min_area=options.min_area),
         source=f"{root} ({TRAIN}/ and {held_out}/, {len(train.paths):,} + {len(test.paths):,} images)",
+        preparation=Preparation(
+            crop=(options.size, options.size),
+            resize=options.resize,
+            interpolation="bilinear",
+            max_pixels=options.max_pixels,
+        ),
     )
 
 

@@ -25,7 +25,7 @@ class NetworkFile:
 
     Attributes:
         network: on the processor, in evaluation mode.
-        header: model, classes, size, mean, std, as written by save_network.
+        header: model, classes, size, mean, std, preparation (older files have none), as written by save_network.
     """
 
     network: Backbone
@@ -40,6 +40,7 @@ def save_network(network: Backbone, path: Path, *, config: Config, dataset: Data
         "size": list(dataset.size),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        "preparation": dataset.picture_preparation.as_dict(),
     }
     # One key only: the order of several is not fixed in the file, and the same network must give the same bytes.
     write_bytes(path, save(dense(network.plain.state_dict()), metadata={"network": json.dumps(header)}))

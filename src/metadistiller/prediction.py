@@ -1,0 +1,198 @@
+"""What a trained network says of image files: class and probability, and which early exit would have sufficed."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from glob import glob
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .assemble import restore
+from .config import require
+from .data import Preparation
+from .engine.export import load_network
+from .errors import CheckpointError, ConfigError
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_BATCH = 32  # images at once
+FINAL = "final"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        path: the file.
+        name: the class of the final output, which is what ships.
+        probability: of that class, 0 to 1.
+        top: the likeliest classes of the final output with their probabilities, likeliest first.
+        exit: the first exit whose largest probability reaches the threshold ("exit 1"), else "final".
+        exit_name, exit_probability: class and probability of that exit.
+    """
+
+    path: str
+    name: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+    exit: str
+    exit_name: str
+    exit_probability: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "class": self.name,
+            "probability": self.probability,
+            "top": [{"class": name, "probability": probability} for name, probability in self.top],
+            "exit": self.exit,
+            "exit_class": self.exit_name,
+            "exit_probability": self.exit_probability,
+        }
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers in the order of the files, and (path, reason) of each file that could not be read."""
+
+    answers: list[Prediction] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Attributes: exits gives S_1..S_K of normalised images, the final output last."""
+
+    exits: Callable[[Tensor], Sequence[Tensor]]
+    classes: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+    preparation: Preparation
+
+
+def predict(
+    run_or_file: str | Path, images: str | Path | Iterable[str | Path], *, threshold: float = 0.9, top: int = 1
+) -> Predictions:
+    """Classes of image files by a run's newest checkpoint, or by an exported network; on the processor.
+
+    Args:
+        run_or_file: a run folder, or a file that metadistiller export wrote. A file has the final output only.
+        images: files, folders of images (with those below them) and patterns such as photos/*.jpg.
+        threshold: probability from which an early exit is trusted, above 0 to 1.
+        top: how many classes `top` names, >= 1.
+    Raises: ConfigError where an image is not there. CheckpointError.
+    """
+    require(0 < threshold <= 1, "threshold", threshold, "take above 0 and at most 1")
+    require(top >= 1, "top", top, "take 1 or more")
+    paths = image_files([images] if isinstance(images, (str, Path)) else images)
+    network = _network(Path(run_or_file))
+    found = Predictions()
+    for read, pixels in _batches(paths, network.preparation, found.unreadable):
+        found.answers.extend(_answers(network, read, pixels, threshold, top))
+    return found
+
+
+def image_files(given: Iterable[str | Path]) -> list[str]:
+    """The files meant. Raises: ConfigError where one word means none."""
+    found: list[str] = []
+    for word in map(str, given):
+        # What is there by this very name is meant, even where the name has brackets in it.
+        matches = [word] if Path(word).exists() else sorted(glob(word, recursive=True))
+        files = [file for match in matches for file in (_below(match) if Path(match).is_dir() else [match])]
+        if not files:
+            raise ConfigError(f"{word}: there is no image there; images are {', '.join(_SUFFIXES)}")
+        found += files
+    return list(dict.fromkeys(found))
+
+
+def _below(folder: str) -> list[str]:
+    return [
+        os.path.join(place, name)
+        for place, inside, names in os.walk(folder)
+        if inside.sort() is None
+        for name in sorted(names)
+        if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+    ]
+
+
+def _network(place: Path) -> _Network:
+    if place.is_file():
+        file = load_network(place)
+        header = file.header
+        try:
+            classes, size = tuple(map(str, header["classes"])), tuple(map(int, header["size"]))
+            mean, std = torch.tensor(header["mean"]), torch.tensor(header["std"])
+            height, width = size
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{place} has a damaged header ({type(error).__name__}: {error})") from None
+        if "preparation" in header:
+            try:
+                preparation = Preparation.from_dict(header["preparation"])
+            except CheckpointError as error:
+                raise CheckpointError(f"{place}: {error}") from None
+        else:
+            preparation = Preparation(crop=(height, width))
+            print(
+                f"{place} is from before files said how images are prepared: the middle is cut out and resized to "
+                f"{width}x{height}, as the data set 'folder' does",
+                file=sys.stderr,
+            )
+        network = file.network
+        return _Network(lambda images: [network(images)], classes, mean, std, preparation)
+    restored = restore(place)
+    data = restored.dataset
+    method = restored.method.eval()
+    return _Network(
+        method.exits, data.classes, torch.tensor(data.mean), torch.tensor(data.std), data.picture_preparation
+    )
+
+
+def _batches(
+    paths: Sequence[str], preparation: Preparation, unreadable: list[tuple[str, str]]
+) -> Iterator[tuple[list[str], Tensor]]:
+    def read(path: str) -> Tensor | str:
+        try:
+            return preparation.read(path)
+        # Damaged bytes make the decoders raise nearly anything, so nothing narrower would do.
+        except Exception as error:
+            return str(error) or type(error).__name__
+
+    rest = iter(paths)
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as threads:
+        while chunk := list(islice(rest, _BATCH)):
+            shown: dict[str, Tensor] = {}
+            for path, result in zip(chunk, threads.map(read, chunk), strict=True):
+                if isinstance(result, str):
+                    unreadable.append((path, result))
+                else:
+                    shown[path] = result
+            if shown:
+                yield list(shown), torch.stack(list(shown.values()))
+
+
+@torch.no_grad()
+def _answers(
+    network: _Network, paths: Sequence[str], pixels: Tensor, threshold: float, top: int
+) -> Iterator[Prediction]:
+    images = (pixels.float() / 255 - network.mean[:, None, None]) / network.std[:, None, None]
+    outputs = [logits.softmax(1) for logits in network.exits(images)]
+    ranked = outputs[-1].topk(min(top, len(network.classes)), dim=1)
+    for row, path in enumerate(paths):
+        best = [(float(output[row].max()), int(output[row].argmax())) for output in outputs]
+        trusted = next((k for k, (largest, _) in enumerate(best[:-1]) if largest >= threshold), len(best) - 1)
+        likeliest = zip(ranked.indices[row].tolist(), ranked.values[row].tolist(), strict=True)
+        yield Prediction(
+            path=path,
+            name=network.classes[best[-1][1]],
+            probability=best[-1][0],
+            top=tuple((network.classes[label], value) for label, value in likeliest),
+            exit=FINAL if trusted == len(best) - 1 else f"exit {trusted + 1}",
+            exit_name=network.classes[best[trusted][1]],
+            exit_probability=best[trusted][0],
+        )
