@@ -29,6 +29,8 @@ class MultiExit(nn.Module):
             for shape in shapes[:-1]
         )
         initialise(self.exits)
+        # A network may be of another precision than torch's default.
+        self.exits.to(next((p.dtype for p in backbone.parameters() if p.is_floating_point()), None))
         self.early_parameters = _early_parameters(self, size)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -215,11 +215,12 @@ def _candidates(network: nn.Module, trace: _Trace, size: tuple[int, int]) -> Ite
 
 
 def _head_place(network: nn.Module, trace: _Trace) -> float:
-    """When the layer was done whose weights have a row for each class, where the last layer with weights is such."""
+    """When the layer was done whose weights have a row for each class, where the last layer with parameters is such."""
     parts = dict(network.named_modules())
     for call in reversed(trace.calls):
-        rows = [p.shape[0] for p in parts[call.name].parameters(recurse=False) if p.ndim > 1]
-        if rows:
+        own = list(parts[call.name].parameters(recurse=False))
+        if own:
+            rows = [p.shape[0] for p in own if p.ndim > 1]
             return call.place if trace.logits.ndim > 1 and trace.logits.shape[1] in rows else float("inf")
     return float("inf")
 
