@@ -145,7 +145,8 @@ def _boosted(network: Any) -> tuple[Any, int]:
 
     usual = (getattr(network, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
     errors: dict[int, UsageError] = {}
-    for size in dict.fromkeys((*(s for s in SIZES if s <= usual), usual)):
+    # Inception of torchvision does not say that it takes 299 pixels.
+    for size in dict.fromkeys((*(s for s in SIZES if s <= usual), usual, 299)):
         try:
             boosted = metadistiller.boost(network, input_size=size, generator_width=16)
             # A network that shrinks its images to nothing has no batch statistics.
