@@ -1,5 +1,6 @@
 """boost(): the network stays as it is, and any loop can train it."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -190,13 +191,19 @@ def test_float16_with_a_scaler() -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 def test_a_compiled_student_learns_the_same() -> None:
-    losses = []
+    losses, graphs = [], 0
+
+    def count(graph: torch.fx.GraphModule, example: list[Tensor]) -> Callable[..., Any]:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
     for compiled in (False, True):
         torch.manual_seed(0)
         made = boosted(resnet18(num_classes=5)).train()
         if compiled:
             torch._dynamo.reset()
-            made.compile(backend="eager")
+            made.compile(backend=count, fullgraph=True)
         optimizer = torch.optim.SGD(made.student_parameters(), lr=0.01)
         found = []
         for step in range(3):
@@ -206,9 +213,26 @@ def test_a_compiled_student_learns_the_same() -> None:
             optimizer.zero_grad()
             made.meta_loss(batch(8), batch(9), inner_lr=0.01).backward()
             found.append(loss.item())
+            # As it may be looked at in every epoch.
+            assert not any(module._forward_hooks for module in made.unwrap().modules())
         losses.append(found)
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert not any(module._forward_hooks for module in made.unwrap().modules())
+    assert graphs == 1, "it is compiled once, as one graph"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_copy_of_a_compiled_student_reads_its_own_stages() -> None:
+    torch._dynamo.reset()
+    made = boosted().train()
+    made.compile(backend="eager")
+    expected = made.loss(*batch())
+    copied = copy.deepcopy(made)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.zero_()
+    assert torch.equal(copied.loss(*batch()), expected)
+    assert not any(module._forward_hooks for module in copied.unwrap().modules())
+    assert any(module._forward_hooks for module in made.modules())
 
 
 # What cannot be boosted

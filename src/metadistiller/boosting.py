@@ -19,7 +19,7 @@ from .data import Batch, Halves
 from .errors import ConfigError
 from .lookup import FAMILIES, find
 from .methods import Losses, Method, Objective, Setting
-from .nn import Backbone, ExitDesign, adapt
+from .nn import Adapter, Backbone, ExitDesign, adapt
 
 _PLAYERS = {"student", "generator"}
 
@@ -38,6 +38,7 @@ class Boosted(nn.Module):
         super().__init__()
         self.method = method
         self.parts: dict[str, Tensor] = {}
+        self._compiled = False
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits (N, C) of the network; with labels the training loss, so that whatever wraps a module can train it."""
@@ -53,6 +54,7 @@ class Boosted(nn.Module):
             images: (N, 3, H, W), H and W as boosted for.
             labels: (N,) int64, or probabilities (N, C) as mixup and cutmix make them.
         """
+        self._hold_taps()
         losses: Losses = self._objective("student").loss((images, labels), {})
         self.parts = dict(losses.parts)
         return losses.total
@@ -76,6 +78,7 @@ class Boosted(nn.Module):
 
     def exits(self, images: Tensor) -> list[Tensor]:
         """Logits S_1..S_K, shallow first, (N, C) each; the last is the network's own."""
+        self._hold_taps()
         return self.method.exits(images)
 
     @torch.no_grad()
@@ -109,13 +112,23 @@ class Boosted(nn.Module):
     def compile(self, *args: Any, **options: Any) -> None:
         """Compile the student's forward pass, as torch.compile would; the network is not replaced.
 
-        The meta step stays eager, as it needs forward-mode differentiation.
+        The meta step stays eager, as it needs forward-mode differentiation. Hooks stay in the network from each loss
+        to the next `unwrap`.
         """
+        self._compiled = True
         self.method.players()["student"].module.compile(*args, **options)
 
     def unwrap(self) -> nn.Module:
-        """The network that was given: the same object, with the same keys, now better."""
-        return self.method.deployable().plain
+        """The network that was given: the same object, with the same keys, now better. Training may go on."""
+        backbone = self.method.deployable()
+        if isinstance(backbone, Adapter):
+            backbone.release_taps()
+        return backbone.plain
+
+    def _hold_taps(self) -> None:
+        backbone = self.method.deployable()
+        if self._compiled and isinstance(backbone, Adapter):
+            backbone.hold_taps()
 
     def _objective(self, player: str) -> Objective:
         for objective in self.method.objectives(0):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ._base import Backbone, ExitDesign
 from ._discovery import discover
-from ._taps import Stage, logits_of, run_upto, run_with
+from ._taps import Stage, Taps, logits_of
 
 
 class Adapter(Backbone):
@@ -41,16 +41,24 @@ class Adapter(Backbone):
         self.in_channels = in_channels
         self.network = network
         self.found = tuple(found)
+        self._taps = Taps(found)
 
     @property
     def num_stages(self) -> int:
         return len(self.found)
 
     def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
-        return run_upto(self.network, self.found[:upto], images)
+        return self._taps.upto(self.network, images, upto)
 
     def stages_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        return run_with(self.network, self.found, images)
+        return self._taps.all(self.network, images)
+
+    def hold_taps(self) -> None:
+        """Let the hooks that read the stages stay until `release_taps`, for a student that is compiled."""
+        self._taps.hold(self.network)
+
+    def release_taps(self) -> None:
+        self._taps.release()
 
     @property
     def plain(self) -> nn.Module:

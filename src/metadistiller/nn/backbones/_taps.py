@@ -1,7 +1,7 @@
 """What modules of a network give while it runs, without an edit to the network.
 
 Forward hooks are there during a call and gone after it, so the network is the user's own again, and nothing of a call
-is kept alive by it.
+is kept alive by it. Only a compiled student keeps them, as nothing compiles their registration.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError
 
@@ -88,39 +89,100 @@ class _Enough(Exception):
     """The last stage that was wanted is there."""
 
 
-@contextmanager
-def _tapped(
-    network: nn.Module, stages: Sequence[Stage], images: Tensor, *, stop: bool = False
-) -> Iterator[dict[int, Tensor]]:
-    """Within the block, a run of the network fills the dictionary: k -> F_k."""
-    size = images.shape[-2], images.shape[-1]
-    maps: dict[int, Tensor] = {}
-    handles = []
-    try:
-        for k, stage in enumerate(stages):
+class _Record:
+    """What the hooks of a call write into; idle between calls.
 
-            def tap(module: nn.Module, args: Any, output: Any, k: int = k, stage: Stage = stage) -> None:
-                # At once: a copy must be made before a later layer writes into it.
-                maps[k] = stage.map_of(output, size)
-                if stop and k == len(stages) - 1:
-                    raise _Enough
+    Attributes:
+        size: height and width of the call's images.
+        maps: k -> F_k; None while no call wants them.
+        stop: whether the pass ends with the last stage.
+    """
 
-            handles.append(network.get_submodule(stage.name).register_forward_hook(tap))
-        yield maps
-    finally:
-        for handle in handles:
+    def __init__(self) -> None:
+        self.size = (0, 0)
+        self.maps: dict[int, Tensor] | None = None
+        self.stop = False
+
+
+class _Tap:
+    """A forward hook; an object, so that a copy of the network writes into the copy's own record."""
+
+    def __init__(self, record: _Record, stage: Stage, k: int, *, last: bool) -> None:
+        self._record, self._stage, self._k, self._last = record, stage, k, last
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        maps = self._record.maps
+        if maps is None:
+            return
+        # At once: a copy must be made before a later layer writes into it.
+        maps[self._k] = self._stage.map_of(output, self._record.size)
+        if self._last and self._record.stop:
+            raise _Enough
+
+
+class Taps:
+    """Reads stages of a network while it runs.
+
+    Hooks are there during a call and gone after it, or stay between `hold` and `release`: torch.compile follows hooks
+    that are there already, but not their registration.
+
+    Args:
+        stages: F_1..F_K, in the order of the run.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._stages = tuple(stages)
+        # The same one each time, as compiled code knows it.
+        self._held = _Record()
+        self._handles: list[RemovableHandle] = []
+        self._holding = False
+
+    def hold(self, network: nn.Module) -> None:
+        """Register the hooks until `release`."""
+        if not self._holding:
+            self._handles = _register(network, self._held, self._stages)
+            self._holding = True
+
+    def release(self) -> None:
+        for handle in self._handles:
             handle.remove()
+        self._handles = []
+        self._holding = False
+
+    def all(self, network: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """F_1..F_K and logits of one pass."""
+        with self._tapped(network, self._stages, images, stop=False) as maps:
+            logits = logits_of(network(images))
+        return [maps[k] for k in range(len(self._stages))], logits
+
+    def upto(self, network: nn.Module, images: Tensor, count: int | None) -> list[Tensor]:
+        """F_1..F_count; what comes after the last of them does not run."""
+        wanted = self._stages[:count]
+        with self._tapped(network, wanted, images, stop=True) as maps, suppress(_Enough):
+            network(images)
+        return [maps[k] for k in range(len(wanted))]
+
+    @contextmanager
+    def _tapped(
+        self, network: nn.Module, wanted: Sequence[Stage], images: Tensor, *, stop: bool
+    ) -> Iterator[dict[int, Tensor]]:
+        """Within the block, a run of the network fills the dictionary: k -> F_k."""
+        # Hooks that stay never stop a run.
+        stay = self._holding and not stop
+        record = self._held if stay else _Record()
+        maps: dict[int, Tensor] = {}
+        record.maps, record.size, record.stop = maps, (images.shape[-2], images.shape[-1]), stop
+        handles = [] if stay else _register(network, record, wanted)
+        try:
+            yield maps
+        finally:
+            record.maps = None
+            for handle in handles:
+                handle.remove()
 
 
-def run_with(network: nn.Module, stages: Sequence[Stage], images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """F_1..F_K and logits of one pass."""
-    with _tapped(network, stages, images) as maps:
-        logits = logits_of(network(images))
-    return [maps[k] for k in range(len(stages))], logits
-
-
-def run_upto(network: nn.Module, stages: Sequence[Stage], images: Tensor) -> list[Tensor]:
-    """F_1..F_k of the given stages; what comes after the last of them does not run."""
-    with _tapped(network, stages, images, stop=True) as maps, suppress(_Enough):
-        network(images)
-    return [maps[k] for k in range(len(stages))]
+def _register(network: nn.Module, record: _Record, wanted: Sequence[Stage]) -> list[RemovableHandle]:
+    return [
+        network.get_submodule(stage.name).register_forward_hook(_Tap(record, stage, k, last=k == len(wanted) - 1))
+        for k, stage in enumerate(wanted)
+    ]
