@@ -64,6 +64,13 @@ def made(name: str) -> nn.Module:
                 "classifier.0": (512, 3, 3),
             },
         ),
+        # A last map of one pixel, beside a shortcut that pools to it.
+        (
+            "timm/resnet10t",
+            32,
+            "maps",
+            {"layer1": (64, 8, 8), "layer2": (128, 4, 4), "layer3": (256, 2, 2), "layer4": (512, 1, 1)},
+        ),
         (
             "timm/vit_tiny_patch16_224",
             224,

@@ -22,6 +22,7 @@ from ._taps import Layout, Stage, first_tensor, logits_of
 
 MOST = 4  # stages; the paper's networks have three or four
 _PREFIXES = range(17)  # tokens before those of the map: class, distillation, registers
+_SHORTCUTS = ("downsample", "shortcut")  # beside a block; one that pools to a pixel is not the head's pooling
 _ROWS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -195,6 +196,7 @@ def _candidates(network: nn.Module, trace: _Trace, size: tuple[int, int]) -> Ite
     pooled, head = False, _head_place(network, trace)
     known_prefix = getattr(network, "num_prefix_tokens", None)
     prefixes = _PREFIXES if not isinstance(known_prefix, int) else (known_prefix, 0)
+    shortcuts = {name for name in parts if name.rpartition(".")[2] in _SHORTCUTS}
     for call in trace.calls:
         # Weights of attention have the form of a map, and are none; the head's pooling and logits are its own.
         if any(call.name.startswith(f"{name}.") for name in inner if name) or call.place >= head:
@@ -208,7 +210,8 @@ def _candidates(network: nn.Module, trace: _Trace, size: tuple[int, int]) -> Ite
         layout, prefix, (channels, height, width) = found
         if (height, width) == (1, 1):
             # What a pooling layer leaves is the head's; a last map of one pixel comes before it.
-            pooled = pooled or "pool" in type(parts[call.name]).__name__.lower()
+            within = any(name in shortcuts for name in _ancestors(call.name))
+            pooled = pooled or ("pool" in type(parts[call.name]).__name__.lower() and not within)
             if pooled:
                 continue
         yield Candidate(Stage(call.name, layout, prefix, call.overwritten), call.place, channels, height, width)
