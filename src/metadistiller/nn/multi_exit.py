@@ -29,8 +29,10 @@ class MultiExit(nn.Module):
             for shape in shapes[:-1]
         )
         initialise(self.exits)
-        # A network may be of another precision than torch's default.
-        self.exits.to(next((p.dtype for p in backbone.parameters() if p.is_floating_point()), None))
+        first = next((p for p in backbone.parameters() if p.is_floating_point()), None)
+        if first is not None:
+            # A network may be of another precision than torch's default, or on a GPU.
+            self.exits.to(device=first.device, dtype=first.dtype)
         self.early_parameters = _early_parameters(self, size)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
