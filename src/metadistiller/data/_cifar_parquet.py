@@ -1,10 +1,6 @@
 """CIFAR as the Hugging Face hub passes it on: parquet files of PNG images."""
 
 import io
-import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ._cifar_files import SIDE, Kind, check_labels
+from ._parquet_files import check_complete, declared_names, opened
 from ._resident import ImageSet
 
 
@@ -30,30 +27,17 @@ def parquet_objection(folder: Path, kind: Kind) -> str | None:
     train = _shards(folder, "train")
     if not train or not _shards(folder, "test"):
         return f"{folder} does not hold both train-*.parquet and test-*.parquet"
-    with _opened(train[0]) as file:
+    with opened(train[0]) as file:
         schema = file.schema_arrow
     if (objection := _column_objection(schema, kind)) is not None:
         return f"{train[0]} {objection}"
-    names = _class_names(schema, kind)
+    names = declared_names(schema, kind.parquet_label)
     if names is not None and names != kind.classes:
         return f"{train[0]} names other classes than {kind.title}: {', '.join(names[:3])}, ..."
     # `image` and `label` without names could be any data set's; `img` is how the hub spells it for CIFAR-10.
     if names is None and kind.parquet_label == "label" and "img" not in schema.names:
         return f"{train[0]} has neither a column 'img' nor names of classes, so it could be anything"
     return None
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    # Half a second of start-up that only this layout needs.
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            yield file
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete it and fetch it again") from error
 
 
 def _column_objection(schema: Any, kind: Kind) -> str | None:
@@ -76,16 +60,6 @@ def _image_column(schema: Any) -> str:
     return "img" if "img" in schema.names else "image"
 
 
-def _class_names(schema: Any, kind: Kind) -> tuple[str, ...] | None:
-    """As the hub's own entry in the file's metadata has them; None where there is no such entry."""
-    try:
-        entry = json.loads((schema.metadata or {})[b"huggingface"])
-        return tuple(entry["info"]["features"][kind.parquet_label]["names"])
-    # Optional, written by others and of no fixed form: whatever is not as expected names no classes.
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def read_parquet(folder: Path, kind: Kind) -> tuple[ImageSet, ImageSet]:
     """Training and test images. Raises: DataError where a file is missing or damaged."""
     return _read_part(folder, "train", kind), _read_part(folder, "test", kind)
@@ -93,10 +67,10 @@ def read_parquet(folder: Path, kind: Kind) -> tuple[ImageSet, ImageSet]:
 
 def _read_part(folder: Path, part: str, kind: Kind) -> ImageSet:
     shards = _shards(folder, part)
-    _check_complete(shards)
+    check_complete(shards)
     images, labels = [], []
     for path in shards:
-        with _opened(path) as file:
+        with opened(path) as file:
             if (objection := _column_objection(file.schema_arrow, kind)) is not None:
                 raise DataError(f"{path} {objection}; fetch it again")
             column = _image_column(file.schema_arrow)
@@ -106,17 +80,6 @@ def _read_part(folder: Path, part: str, kind: Kind) -> ImageSet:
     if not images:
         raise DataError(f"{folder}: the {part} files have no rows; fetch them again")
     return ImageSet(torch.cat(images), torch.cat(labels))
-
-
-def _check_complete(shards: Sequence[Path]) -> None:
-    """Raises: DataError where `train-00000-of-00002` has no second part beside it."""
-    for path in shards:
-        match = re.search(r"-of-(\d+)\b", path.name)
-        if match and len(shards) != int(match[1]):
-            raise DataError(
-                f"{path} is one of {int(match[1])} parts, but {len(shards)} are in {path.parent}; "
-                "fetch the others, or keep one complete set in the folder"
-            )
 
 
 def _labels(path: Path, column: Any, kind: Kind) -> Tensor:

@@ -1,4 +1,4 @@
-"""Photographs listed in a table."""
+"""Photographs that a table lists or parquet files hold."""
 
 from ..config import Choice, Config, Optim
 
@@ -22,4 +22,12 @@ def table() -> Config:
     return _photos("table")
 
 
-NAMES = {"table": table}
+def parquet() -> Config:
+    """Photographs in parquet files, from scratch: a ResNet18 at 224 pixels, a cosine schedule with warm-up.
+
+    Command: metadistiller train --data FOLDER
+    """
+    return _photos("parquet")
+
+
+NAMES = {"table": table, "parquet": parquet}
