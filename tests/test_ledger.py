@@ -415,6 +415,9 @@ def test_a_run_of_the_program_can_be_entered(
 OTHER_VALUES: dict[str, Any] = {
     "batch_size": 64,
     "label_smoothing": 0.1,
+    "pretrained": True,
+    "weights": "begin.safetensors",
+    "freeze": ["layer1"],
     "class_weights": "inverse",
     "sampling": "balanced",
     "ensemble": "probabilities",
