@@ -2,6 +2,7 @@
 
 import io
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,15 @@ def test_a_bad_image_is_named_by_its_row(tmp_path: Path, bad: bytes | None) -> N
         build(options(tmp_path)).train.pixels(torch.arange(10))
     with pytest.warns(UserWarning, match=r"train-0\.parquet row 3 cannot be read"):
         assert len(build(options(tmp_path, on_bad_image="skip")).train) == 10
+
+
+def test_no_room_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if memoryview(data).nbytes > 1000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    with pytest.raises(DataError, match=r"cannot be copied to .*No space left.*set TMPDIR"):
+        build(options(write(tmp_path / "a.parquet", [bytes(5000)] * 10, LABELS)))

@@ -198,7 +198,7 @@ def _images(paths: Sequence[Path], options: Options) -> dict[str, Any]:
                         values = batch.column(name)
                         if pyarrow.types.is_struct(values.type):
                             values = pyarrow.compute.struct_field(values, "bytes")
-                        writer.write_batch(pyarrow.record_batch([values.cast(pyarrow.large_binary())], schema=schema))
+                        _keep(writer, pyarrow.record_batch([values.cast(pyarrow.large_binary())], schema=schema))
         store.flush()
         mapped = mmap.mmap(store.fileno(), 0, access=mmap.ACCESS_READ)
     everything = pyarrow.ipc.open_file(pyarrow.py_buffer(mapped)).read_all().column("bytes")
@@ -207,3 +207,14 @@ def _images(paths: Sequence[Path], options: Options) -> dict[str, Any]:
         columns[str(path)] = everything.slice(start, count)
         start += count
     return columns
+
+
+def _keep(writer: Any, batch: Any) -> None:
+    """Raises: DataError where there is no room."""
+    try:
+        writer.write_batch(batch)
+    # Here, where it cannot be taken for damage of the file that is being read.
+    except OSError as error:
+        raise DataError(
+            f"the images cannot be copied to {tempfile.gettempdir()} ({error}); set TMPDIR to a folder with more room"
+        ) from error
