@@ -10,6 +10,7 @@ from torch import nn
 from torchvision import models
 
 from equations.oracle import Scene, double_backward, relative_error
+from metadistiller import boost
 from metadistiller.meta import meta_loss
 from metadistiller.meta._forward_mode import plain_attention
 from metadistiller.nn import LabelGenerator, MultiExit, adapt, stage_shapes
@@ -181,6 +182,15 @@ def test_the_first_stages_alone_are_those_of_the_whole_pass_bitwise(name: str, t
             assert len(first) == upto
             assert all(torch.equal(a, b) for a, b in zip(first, maps, strict=False))
     assert [tuple(found.shape[1:]) for found in maps] == [tuple(shape) for shape in stage_shapes(backbone, (32, 32))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_exits_are_in_the_precision_of_the_network(dtype: torch.dtype) -> None:
+    boosted = boost(tiny("convnext").to(dtype), input_size=32, generator_width=4)
+    loss = boosted.loss(noise(2, 3, 32, 32).to(dtype), torch.tensor([0, 1]))
+    loss.backward()
+    assert loss.isfinite()
+    assert {p.dtype for p in boosted.parameters()} == {dtype}
 
 
 @pytest.mark.parametrize("derivative", ["forward_mode", "double_backward"])
