@@ -15,11 +15,10 @@ from torch import Tensor
 
 from .assemble import restore
 from .config import require
-from .data import Preparation
+from .data import SUFFIXES, Preparation, normalised
 from .engine.export import load_network
 from .errors import CheckpointError, ConfigError
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _BATCH = 32  # images at once
 FINAL = "final"
 
@@ -71,8 +70,8 @@ class _Network:
 
     exits: Callable[[Tensor], Sequence[Tensor]]
     classes: tuple[str, ...]
-    mean: Tensor
-    std: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     preparation: Preparation
 
 
@@ -106,7 +105,7 @@ def image_files(given: Iterable[str | Path]) -> list[str]:
         matches = [word] if Path(word).exists() else sorted(glob(word, recursive=True))
         files = [file for match in matches for file in (_below(match) if Path(match).is_dir() else [match])]
         if not files:
-            raise ConfigError(f"{word}: there is no image there; images are {', '.join(_SUFFIXES)}")
+            raise ConfigError(f"{word}: there is no image there; images are {', '.join(SUFFIXES)}")
         found += files
     return list(dict.fromkeys(found))
 
@@ -117,7 +116,7 @@ def _below(folder: str) -> list[str]:
         for place, inside, names in os.walk(folder)
         if inside.sort() is None
         for name in sorted(names)
-        if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
     ]
 
 
@@ -127,7 +126,7 @@ def _network(place: Path) -> _Network:
         header = file.header
         try:
             classes, size = tuple(map(str, header["classes"])), tuple(map(int, header["size"]))
-            mean, std = torch.tensor(header["mean"]), torch.tensor(header["std"])
+            mean, std = (tuple(map(float, header[key])) for key in ("mean", "std"))
             height, width = size
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{place} has a damaged header ({type(error).__name__}: {error})") from None
@@ -148,9 +147,7 @@ def _network(place: Path) -> _Network:
     restored = restore(place)
     data = restored.dataset
     method = restored.method.eval()
-    return _Network(
-        method.exits, data.classes, torch.tensor(data.mean), torch.tensor(data.std), data.picture_preparation
-    )
+    return _Network(method.exits, data.classes, data.mean, data.std, data.picture_preparation)
 
 
 def _batches(
@@ -180,8 +177,7 @@ def _batches(
 def _answers(
     network: _Network, paths: Sequence[str], pixels: Tensor, threshold: float, top: int
 ) -> Iterator[Prediction]:
-    images = (pixels.float() / 255 - network.mean[:, None, None]) / network.std[:, None, None]
-    outputs = [logits.softmax(1) for logits in network.exits(images)]
+    outputs = [logits.softmax(1) for logits in network.exits(normalised(pixels, network.mean, network.std))]
     ranked = outputs[-1].topk(min(top, len(network.classes)), dim=1)
     for row, path in enumerate(paths):
         best = [(float(output[row].max()), int(output[row].argmax())) for output in outputs]

@@ -3,8 +3,9 @@
 A source is one public module (see _base.py for the contract); the private ones hold what all sources share.
 """
 
-from ._augment import TrainingImages, evaluation_images
+from ._augment import TrainingImages, evaluation_images, normalised
 from ._base import Augment, Dataset, LabelledImages, TrainingView
+from ._class_folders import SUFFIXES
 from ._mixing import AugmentedView, Mixing, augmented, class_weights
 from ._order import seeded
 from ._preparation import Preparation
@@ -12,6 +13,7 @@ from ._resident import ImageSet
 from ._streams import Batch, Batches, Disjoint, Halves, Stream, Train
 
 __all__ = [
+    "SUFFIXES",
     "Augment",
     "AugmentedView",
     "Batch",
@@ -30,5 +32,6 @@ __all__ = [
     "augmented",
     "class_weights",
     "evaluation_images",
+    "normalised",
     "seeded",
 ]

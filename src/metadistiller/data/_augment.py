@@ -3,7 +3,7 @@
 What happens to an image is a function of (seed, epoch, stream, image), so it does not matter which batch it falls into.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -126,6 +126,10 @@ def _resized_crop(images: Tensor, draws: Mapping[str, Tensor], min_area: float) 
 
 def evaluation_images(images: Tensor, dataset: Dataset) -> Tensor:
     """Normalised images as they are; (N, 3, H, W) uint8 to float32, on the images' device."""
-    mean = torch.tensor(dataset.mean, device=images.device)[:, None, None]
-    std = torch.tensor(dataset.std, device=images.device)[:, None, None]
-    return (images.float() / 255 - mean) / std
+    return normalised(images, dataset.mean, dataset.std)
+
+
+def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The same by the mean and deviation of each channel, in units of 0..1."""
+    shift, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
+    return (images.float() / 255 - shift) / scale

@@ -6,10 +6,11 @@ are listed and no file is looked at: with a million of them, a look at each woul
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import DataError
 
@@ -21,13 +22,20 @@ _WORDNET = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True)
 class Part:
-    """Files of one part and their labels, class by class in the order of the class names."""
+    """Images of one part and their labels; those of class folders class by class, in the order of the names.
+
+    Attributes:
+        paths: files, or names of images.
+        labels: as many, 0 to C-1.
+        opened: from an entry of `paths` to what is read (see ImageFiles).
+    """
 
     paths: Sequence[str]
     labels: Sequence[int]
+    opened: Callable[[str], str | BinaryIO] = str
 
     def take(self, index: Sequence[int]) -> "Part":
-        return Part([self.paths[i] for i in index], [self.labels[i] for i in index])
+        return replace(self, paths=[self.paths[i] for i in index], labels=[self.labels[i] for i in index])
 
 
 def folders(place: Path) -> list[Path]:

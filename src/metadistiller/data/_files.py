@@ -91,6 +91,11 @@ class ImageFiles(LabelledImages):
     ) -> TrainingView:
         return TrainingFiles(self, dataset, seed=seed, device=device, memory_format=memory_format)
 
+    @property
+    def preparation(self) -> Preparation:
+        """How evaluation shows them."""
+        return Preparation(crop=self.size, resize=self.resize, interpolation="bilinear", max_pixels=self.max_pixels)
+
     def picture(self, number: int) -> Image.Image:
         """The whole image, upright and RGB. Raises: DataError naming the file."""
         try:
@@ -102,11 +107,8 @@ class ImageFiles(LabelledImages):
     def middle(self, number: int) -> Image.Image:
         """The image as evaluation shows it. Raises: DataError naming the file."""
         picture = self.picture(number)
-        preparation = Preparation(
-            crop=self.size, resize=self.resize, interpolation="bilinear", max_pixels=self.max_pixels
-        )
         try:
-            return preparation.shown(picture)
+            return self.preparation.shown(picture)
         except DataError as error:
             raise self._unreadable(number, error) from error
 

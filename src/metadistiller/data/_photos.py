@@ -1,45 +1,44 @@
 """Photographs that stay encoded, wherever they lie: what all such sources let be set, and the Dataset they become."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import torch
 
 from ..config import require
 from ._bad_images import OnBadImage, require_how, without_bad
 from ._base import Augment, Dataset, few_shot
+from ._class_folders import Part
 from ._drawn import drawn_parts
 from ._files import ImageFiles
 from ._pictures import LARGEST
-from ._preparation import Preparation
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the constants of every published ImageNet network
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoOptions:
-    """What may be set for any of them; each source's own Options say it again, for the help.
+    """What may be set for any of them.
 
     Args:
+        root: where they lie; required.
         size: pixels of a side of the square that the network is shown, 8 to 1024.
         resize: pixels of the short side in evaluation, before the middle is cut out; at least size.
         min_area: smallest share of the image's area in a random resized crop of training, above 0 to 1.
         train_per_class: so many training images of each class; null for all.
-        split_seed: of the held-out part where the data has none, and of train_per_class.
-        val_fraction: share of each class that is held out where the data has no such part, in (0, 1).
+        split_seed: of train_per_class, and of the held-out part where it is drawn.
         workers: threads that read and decode, >= 1; null for one a processor core. They change no bit.
         max_pixels: the largest image that is decoded; a decompressed image takes 3 bytes a pixel.
         on_bad_image: "error" stops at an image that cannot be read, when its turn comes; "skip" decodes all of them
             once before, and leaves such images out of the test set; in training the next sound one takes the place.
     """
 
+    root: str | None = None
     size: int = 224
     resize: int = 256
     min_area: float = 0.08
     train_per_class: int | None = None
     split_seed: int = 0
-    val_fraction: float = 0.2
     workers: int | None = None
     max_pixels: int = LARGEST
     on_bad_image: OnBadImage = "error"
@@ -59,7 +58,6 @@ class PhotoOptions:
             self.train_per_class,
             "take 1 or more, or null",
         )
-        require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "take above 0 and below 1")
         require(self.workers is None or self.workers >= 1, "data.workers", self.workers, "take 1 or more, or null")
         require(
             self.resize**2 <= self.max_pixels <= LARGEST,
@@ -70,37 +68,40 @@ class PhotoOptions:
         require_how(self.on_bad_image)
 
 
-@dataclass(frozen=True)
-class Photos:
-    """Images of one part.
+@dataclass(frozen=True, kw_only=True)
+class DrawnOptions(PhotoOptions):
+    """Of those that may come without a held-out part.
 
-    Attributes:
-        paths: files, or names of images.
-        labels: as many, 0 to C-1.
-        opened: from an entry of `paths` to what is read (see ImageFiles).
+    Args:
+        val_fraction: share of each class that is held out where the data has no such part, in (0, 1).
     """
 
-    paths: Sequence[str]
-    labels: Sequence[int]
-    opened: Callable[[str], str | BinaryIO] = str
+    val_fraction: float = 0.2
 
-    def take(self, index: Sequence[int]) -> "Photos":
-        return Photos([self.paths[i] for i in index], [self.labels[i] for i in index], self.opened)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "take above 0 and below 1")
+
+
+def with_held_out(part: Part, classes: Sequence[str], options: DrawnOptions, *, source: str) -> tuple[Part, Part, str]:
+    """Training and held-out part of images that have none, and `source` with how it was drawn.
+
+    Raises: DataError where a class has a single image.
+    """
+    names = [f"{source}: class {each!r}" for each in classes]
+    training, testing = drawn_parts(part.labels, names, fraction=options.val_fraction, seed=options.split_seed)
+    drawn = f"{options.val_fraction:g} of each class held out by seed {options.split_seed}"
+    return part.take(training), part.take(testing), f"{source}; {drawn}"
 
 
 def photographs(
-    name: str, options: PhotoOptions, classes: tuple[str, ...], train: Photos, test: Photos | None, *, source: str
+    name: str, options: PhotoOptions, classes: tuple[str, ...], train: Part, test: Part, *, source: str
 ) -> Dataset:
-    """The data set of these images; where `test` is None, a share of `train` is held out.
+    """The data set of these images.
 
     Raises: DataError where a class is empty or too small, or images that are to be skipped are all there are.
     """
-    where = f"{source}; "
-    if test is None:
-        names = [f"{source}: class {each!r}" for each in classes]
-        training, testing = drawn_parts(train.labels, names, fraction=options.val_fraction, seed=options.split_seed)
-        train, test = train.take(training), train.take(testing)
-        where += f"{options.val_fraction:g} of each class held out by seed {options.split_seed}; "
+    shown = _files(test, options)
     return Dataset(
         name=name,
         train=without_bad(
@@ -108,28 +109,23 @@ def photographs(
             options.on_bad_image,
             part="train",
         ),
-        test=without_bad(_files(test, options), options.on_bad_image, part="test"),
+        test=without_bad(shown, options.on_bad_image, part="test"),
         classes=classes,
         mean=MEAN,
         std=STD,
         augment=Augment(pad=0, flip=True, min_area=options.min_area),
-        source=f"{where}{len(train.paths):,} + {len(test.paths):,} images",
-        preparation=Preparation(
-            crop=(options.size, options.size),
-            resize=options.resize,
-            interpolation="bilinear",
-            max_pixels=options.max_pixels,
-        ),
+        source=source,
+        preparation=shown.preparation,
     )
 
 
-def _files(photos: Photos, options: PhotoOptions) -> ImageFiles:
+def _files(part: Part, options: PhotoOptions) -> ImageFiles:
     return ImageFiles(
-        photos.paths,
-        torch.tensor(photos.labels, dtype=torch.int64),
+        part.paths,
+        torch.tensor(part.labels, dtype=torch.int64),
         options.size,
         options.resize,
         options.max_pixels,
         options.workers,
-        photos.opened,
+        part.opened,
     )

@@ -10,25 +10,18 @@ Source: Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, I
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from ..config import require
 from ..errors import ConfigError, DataError
-from ._bad_images import OnBadImage, require_how, without_bad
-from ._base import Augment, Dataset, few_shot
-from ._class_folders import HELD_OUT, TRAIN, Part, count_images, given_parts, has_train, held_out_part, named_by_wordnet
-from ._files import ImageFiles
-from ._pictures import LARGEST
-from ._preparation import Preparation
+from ._base import Dataset
+from ._class_folders import HELD_OUT, TRAIN, count_images, given_parts, has_train, held_out_part, named_by_wordnet
+from ._photos import PhotoOptions, photographs
 
 NAMES: dict[str, dict[str, int]] = {"imagenet": {}}
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the constants of every published ImageNet network
 _LAYOUT = "put the images into ROOT/train/CLASS/ and ROOT/val/CLASS/"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(PhotoOptions):
     """What may be set.
 
     Args:
@@ -43,40 +36,6 @@ class Options:
         on_bad_image: "error" stops at an image that cannot be read, when its turn comes; "skip" decodes all of them
             once before, and leaves such images out of the test set; in training the next sound one takes the place.
     """
-
-    root: str | None = None
-    size: int = 224
-    resize: int = 256
-    min_area: float = 0.08
-    train_per_class: int | None = None
-    split_seed: int = 0
-    workers: int | None = None
-    max_pixels: int = LARGEST
-    on_bad_image: OnBadImage = "error"
-
-    def __post_init__(self) -> None:
-        require(8 <= self.size <= 1024, "data.size", self.size, "take 8 to 1024 pixels")
-        require(
-            self.size <= self.resize <= 2048,
-            "data.resize",
-            self.resize,
-            f"take data.size, which is {self.size}, to 2048 pixels",
-        )
-        require(0 < self.min_area <= 1, "data.min_area", self.min_area, "take above 0 and at most 1")
-        require(
-            self.train_per_class is None or self.train_per_class >= 1,
-            "data.train_per_class",
-            self.train_per_class,
-            "take 1 or more, or null",
-        )
-        require(self.workers is None or self.workers >= 1, "data.workers", self.workers, "take 1 or more, or null")
-        require(
-            self.resize**2 <= self.max_pixels <= LARGEST,
-            "data.max_pixels",
-            self.max_pixels,
-            f"take data.resize squared, which is {self.resize**2}, to {LARGEST}",
-        )
-        require_how(self.on_bad_image)
 
 
 def recognises(path: Path) -> str | None:
@@ -103,32 +62,8 @@ def build(options: Options) -> Dataset:
     if held_out is None:
         raise DataError(_no_held_out(root, options.size))
     classes, train, test = given_parts(root, held_out, layout=_LAYOUT)
-    return Dataset(
-        name="imagenet",
-        train=without_bad(
-            few_shot(_files(train, options), options.train_per_class, seed=options.split_seed, classes=classes),
-            options.on_bad_image,
-            part="train",
-        ),
-        test=without_bad(_files(test, options), options.on_bad_image, part="test"),
-        classes=classes,
-        mean=_MEAN,
-        std=_STD,
-        augment=Augment(pad=0, flip=True, min_area=options.min_area),
-        source=f"{root} ({TRAIN}/ and {held_out}/, {len(train.paths):,} + {len(test.paths):,} images)",
-        preparation=Preparation(
-            crop=(options.size, options.size),
-            resize=options.resize,
-            interpolation="bilinear",
-            max_pixels=options.max_pixels,
-        ),
-    )
-
-
-def _files(part: Part, options: Options) -> ImageFiles:
-    return ImageFiles(
-        part.paths, torch.tensor(part.labels), options.size, options.resize, options.max_pixels, options.workers
-    )
+    source = f"{root} ({TRAIN}/ and {held_out}/, {len(train.paths):,} + {len(test.paths):,} images)"
+    return photographs("imagenet", options, classes, train, test, source=source)
 
 
 def _no_held_out(root: Path, size: int) -> str:

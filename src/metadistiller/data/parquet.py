@@ -19,10 +19,10 @@ from typing import Any, BinaryIO
 
 from ..errors import ConfigError, DataError
 from ._base import Dataset
-from ._class_folders import HELD_OUT, TRAIN
+from ._class_folders import HELD_OUT, TRAIN, Part
 from ._columns import IMAGES, LABELS, as_names, class_names, column, numbered
 from ._parquet_files import check_complete, declared_names, opened
-from ._photos import PhotoOptions, Photos, photographs
+from ._photos import DrawnOptions, photographs, with_held_out
 
 NAMES: dict[str, dict[str, int]] = {"parquet": {}}
 
@@ -30,7 +30,7 @@ _ROWS = 256  # that are copied at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(PhotoOptions):
+class Options(DrawnOptions):
     """What may be set.
 
     Args:
@@ -49,7 +49,6 @@ class Options(PhotoOptions):
             once before, and leaves such images out of the test set; in training the next sound one takes the place.
     """
 
-    root: str | None = None
     image_column: str | None = None
     label_column: str | None = None
 
@@ -107,7 +106,7 @@ def build(options: Options) -> Dataset:
         classes = tuple(sorted(classes, key=declared.index))
     encoded = Encoded(_images(everything, options))
     photos = {
-        part: Photos(
+        part: Part(
             [f"{path} row {row + 1}" for path in files for row in range(len(names[path]))],
             [label for path in files for label in numbered(names[path], classes, where=str(path))],
             encoded,
@@ -115,10 +114,12 @@ def build(options: Options) -> Dataset:
         for part, files in parts.items()
     }
     other = next((part for part in parts if part != TRAIN), None)
-    source = f"{root}" if other is None else f"{root} ({TRAIN} and {other})"
-    return photographs(
-        "parquet", options, classes, photos[TRAIN], None if other is None else photos[other], source=source
-    )
+    if other is None:
+        train, test, source = with_held_out(photos[TRAIN], classes, options, source=f"{root}")
+    else:
+        train, test, source = photos[TRAIN], photos[other], f"{root} ({TRAIN} and {other})"
+    source += f"; {len(train.paths):,} + {len(test.paths):,} images"
+    return photographs("parquet", options, classes, train, test, source=source)
 
 
 def _parts(root: Path) -> dict[str, list[Path]]:

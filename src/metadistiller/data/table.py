@@ -16,9 +16,9 @@ from typing import Any
 
 from ..errors import ConfigError, DataError
 from ._base import Dataset
-from ._class_folders import HELD_OUT, TRAIN
+from ._class_folders import HELD_OUT, TRAIN, Part
 from ._columns import IMAGES, LABELS, class_names, column, numbered
-from ._photos import PhotoOptions, Photos, photographs
+from ._photos import DrawnOptions, photographs, with_held_out
 
 NAMES: dict[str, dict[str, int]] = {"table": {}}
 
@@ -27,7 +27,7 @@ _SPLITS = ("split",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(PhotoOptions):
+class Options(DrawnOptions):
     """What may be set.
 
     Args:
@@ -49,7 +49,6 @@ class Options(PhotoOptions):
             once before, and leaves such images out of the test set; in training the next sound one takes the place.
     """
 
-    root: str | None = None
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
@@ -95,13 +94,16 @@ def build(options: Options) -> Dataset:
     labels = {name: _column(*part, options.label_column, LABELS, "label_column") for name, part in parts.items()}
     classes = class_names(labels[TRAIN], where=str(path))
     photos = {
-        name: Photos(_files(where, rows, options), numbered(labels[name], classes, where=str(where)))
+        name: Part(_files(where, rows, options), numbered(labels[name], classes, where=str(where)))
         for name, (where, rows) in parts.items()
     }
     other = next((name for name in parts if name != TRAIN), None)
-    test = None if other is None else photos[other]
-    source = f"{path}" if other is None else f"{path} ({TRAIN} and {options.test or other})"
-    return photographs("table", options, classes, photos[TRAIN], test, source=source)
+    if other is None:
+        train, test, source = with_held_out(photos[TRAIN], classes, options, source=f"{path}")
+    else:
+        train, test, source = photos[TRAIN], photos[other], f"{path} ({TRAIN} and {options.test or other})"
+    source += f"; {len(train.paths):,} + {len(test.paths):,} images"
+    return photographs("table", options, classes, train, test, source=source)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
