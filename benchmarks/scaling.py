@@ -33,6 +33,7 @@ import gc
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -158,7 +159,8 @@ def data_row(count: int, batch: int, *, side: int, epochs: int, steps: int) -> d
     for epoch in range(epochs + 1):
         for step in range(steps):
             for name, stream in streams.items():
-                taken = milliseconds(lambda: batches.batch(stream, epoch=epoch, step=step), machine.device)  # noqa: B023
+                ask = partial(batches.batch, stream, epoch=epoch, step=step)
+                taken = milliseconds(ask, machine.device)
                 if epoch:
                     (others if step else first)[name].append(taken)
     row: dict[str, Any] = {"axis": "images", "value": count, "batch": batch, "side": side}

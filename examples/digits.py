@@ -1,5 +1,7 @@
 """What the four loops train on: the package's own digits, and a small network of torchvision's kind."""
 
+import argparse
+
 import torch
 from torch import nn
 from torchvision.models import ResNet
@@ -27,3 +29,10 @@ def steps(count: int, *, batch_size: int = 32, seed: int = 0) -> list[Step]:
         (batches.batch(Train(), epoch=0, step=step), batches.batch(Halves(), epoch=0, step=step))
         for step in range(count)
     ]
+
+
+def steps_asked_for(description: str | None) -> list[Step]:
+    """As many as `--steps` says on the command line."""
+    parser = argparse.ArgumentParser(description=(description or "").split(":")[0])
+    parser.add_argument("--steps", type=int, default=20)
+    return steps(parser.parse_args().steps)

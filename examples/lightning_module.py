@@ -1,6 +1,5 @@
 """Boost a network in Lightning, an optimizer for each of the two: python examples/lightning_module.py --steps 20"""
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,12 +59,9 @@ def train(boosted: Boosted, steps: Sequence[digits.Step], *, lr: float = 0.05) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--steps", type=int, default=20)
-    given = parser.parse_args()
     model = digits.network()
     boosted = metadistiller.boost(model, input_size=32, generator_width=32)
-    print([round(loss, 3) for loss in train(boosted, digits.steps(given.steps))])
+    print([round(loss, 3) for loss in train(boosted, digits.steps_asked_for(__doc__))])
     assert boosted.unwrap() is model
 
 

@@ -1,6 +1,5 @@
 """Boost a network in a plain PyTorch loop: python examples/plain_pytorch.py --steps 20"""
 
-import argparse
 from collections.abc import Iterable
 
 import digits
@@ -30,12 +29,9 @@ def train(boosted: Boosted, steps: Iterable[digits.Step], *, lr: float = 0.05) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--steps", type=int, default=20)
-    given = parser.parse_args()
     model = digits.network()
     boosted = metadistiller.boost(model, input_size=32, generator_width=32)
-    print([round(loss, 3) for loss in train(boosted, digits.steps(given.steps))])
+    print([round(loss, 3) for loss in train(boosted, digits.steps_asked_for(__doc__))])
     assert boosted.unwrap() is model
 
 

@@ -19,7 +19,7 @@ from .data import Batch, Halves
 from .errors import ConfigError
 from .lookup import FAMILIES, find
 from .methods import Losses, Method, Objective, Setting
-from .nn import Adapter, Backbone, ExitDesign, adapt
+from .nn import Adapter, Backbone, ExitDesign, adapt, floating_parameter, image_size
 
 _PLAYERS = {"student", "generator"}
 
@@ -200,7 +200,7 @@ def boost(
             f"the method {method} moves {', '.join(built.players())} in turns; take 'metadistiller train --method "
             f"{method}'"
         )
-    first = next((p for p in model.parameters() if p.is_floating_point()), None)
+    first = floating_parameter(model)
     if first is not None:
         built.to(device=first.device, dtype=first.dtype)
     return Boosted(built)
@@ -209,7 +209,7 @@ def boost(
 def _size(given: int | Sequence[int] | None, model: nn.Module) -> tuple[int, int, int]:
     """Channels, height and width of the images."""
     if given is None:
-        given = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", 224)
+        return image_size(model)
     sides = [3, given, given] if isinstance(given, int) else [3, *given] if len(given) == 2 else list(given)
     require(
         len(sides) == 3 and all(isinstance(side, int) and side > 0 for side in sides),

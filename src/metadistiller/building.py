@@ -31,14 +31,14 @@ def build_method(
     config: Config,
     dataset: Dataset | Task,
     teacher: Backbone | None = None,
-    weights: torch.Tensor | None = None,
+    class_weights: torch.Tensor | None = None,
 ) -> Method:
     """Network and method, with weights that depend on the seed alone.
 
     Args:
         teacher: the trained second network; None gives a method that has one its shapes only, which is enough to
             restore the method's own weights and to ask it for answers.
-        weights: of the classes in training.
+        class_weights: of every hard-label loss of training, (C,).
     Raises: UnknownName, ConfigError, ShapeError.
     """
     with seeded(config.seed, "backbone"):
@@ -57,7 +57,7 @@ def build_method(
         dataset.size,
         config.seed,
         label_smoothing=config.label_smoothing,
-        class_weights=weights,
+        class_weights=class_weights,
         epochs=config.epochs,
         teacher=teacher,
         peer=peer,

@@ -15,6 +15,7 @@ report.html          all of the above to look at
 
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -37,6 +38,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def file_sha256(path: str | Path) -> str:
+    """As 64 hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

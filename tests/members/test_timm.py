@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from metadistiller import load_network, train
+from metadistiller import boost, load_network, train
 from metadistiller.config import Choice, Config
 from metadistiller.errors import ConfigError, ShapeError, StageError, UnknownName
 from metadistiller.inspection import inspect
@@ -99,3 +99,8 @@ def test_images_of_another_size_than_the_network_takes_are_refused() -> None:
     network = build_network(Choice(name="timm/vit_tiny_patch16_224"), 10)
     with pytest.raises(ShapeError, match=r"does not take images of 64x64 pixels .*made for 224x224"):
         stage_shapes(network, (64, 64))
+
+
+def test_a_network_is_boosted_for_the_images_that_it_says_it_takes() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=64)
+    assert boost(model).exits(noise(2, 3, 64, 64))[-1].shape == (2, 10)

@@ -112,7 +112,7 @@ class Machine:
         device = torch.device(config.device)
         if device.type == "cuda":
             # Of the functions below not all bring CUDA up by themselves.
-            torch.cuda.init()  # type: ignore[no-untyped-call]
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # torch declares no types here
             torch.backends.cudnn.benchmark = True
             # Convolutions in TF32 keep 10 bits, fewer than the meta-gradient's differences need.
             torch.backends.cudnn.allow_tf32 = False

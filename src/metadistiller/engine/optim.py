@@ -78,7 +78,7 @@ class PlayerOptimizer:
     def differentiate(self, loss: Tensor) -> None:
         """Leave the gradient of `loss` in .grad of this player's parameters."""
         # Only this player's gradients are made: another's .grad is never written, not even with zeros.
-        loss.backward(inputs=list(self._params.values()))  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss, inputs=list(self._params.values()))
 
     def move(self, *, factor: float) -> Tensor:
         """One update along what is in .grad, which is then gone; returns its norm before clipping, a scalar."""

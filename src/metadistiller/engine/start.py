@@ -1,12 +1,11 @@
 """What a run begins from: initial weights that are not drawn."""
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 from ..config import Config
 from ..methods import Method
 from ..nn import file_weights, load_initial, published_weights
+from ..records import file_sha256
 
 
 def load_start(method: Method, config: Config) -> dict[str, Any] | None:
@@ -21,7 +20,7 @@ def load_start(method: Method, config: Config) -> dict[str, Any] | None:
         source, state, sha256 = f"published weights of {config.model.name}", published_weights(config.model), None
     elif config.weights is not None:
         source, state = config.weights, file_weights(config.weights)
-        sha256 = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
+        sha256 = file_sha256(config.weights)
     else:
         return None
     fresh = load_initial(network.plain, state, network.num_classes, source=source)

@@ -1,6 +1,5 @@
 """The trained second network of a run: fetched once, kept in the run's own folder, checked before it teaches."""
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from ..config import Choice, Config, Teacher
 from ..data import Dataset
 from ..errors import CheckpointError, ConfigError
 from ..nn import Backbone
-from ..records import RunFolder, read_json
+from ..records import RunFolder, file_sha256, read_json
 from .export import load_network
 
 
@@ -40,7 +39,7 @@ def keep_teacher(source: RunFolder, folder: RunFolder) -> None:
         "teacher",
         **{key: result[key] for key in ("network", "epochs", "seconds", "final")},
         device=devices[-1] if devices else None,
-        sha256=_sha256(source.weights),
+        sha256=file_sha256(source.weights),
     )
     partial = folder.teacher.with_name(folder.teacher.name + ".tmp")
     partial.unlink(missing_ok=True)
@@ -55,14 +54,10 @@ def keep_teacher(source: RunFolder, folder: RunFolder) -> None:
 def check_kept(folder: RunFolder) -> None:
     """Raises: CheckpointError where teacher.safetensors is not the file that the run began with."""
     known = [event["sha256"] for event in folder.read_events() if event["event"] == "teacher"]
-    if not known or _sha256(folder.teacher) != known[-1]:
+    if not known or file_sha256(folder.teacher) != known[-1]:
         raise CheckpointError(
             f"{folder.teacher} is not the teacher that this run began with; put that one back, or start a new run"
         )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_teacher(path: Path, teacher: Teacher, *, config: Config, dataset: Dataset) -> Backbone:

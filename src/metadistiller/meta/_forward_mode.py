@@ -45,7 +45,7 @@ class Kept(TorchFunctionMode):
 
     def __enter__(self) -> "Kept":
         self._draws = Draws()
-        super().__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call]  # torch declares no types here
         return self
 
     @property
@@ -106,13 +106,13 @@ def forward_mode(kept: Kept | None = None) -> Iterator[None]:
 
 def dual(primal: Tensor, along: Tensor) -> Tensor:
     """A tensor with a tangent of its own shape."""
-    made: Tensor = forward_ad.make_dual(primal, along)  # type: ignore[no-untyped-call]
+    made: Tensor = forward_ad.make_dual(primal, along)  # type: ignore[no-untyped-call]  # torch declares no types here
     return made
 
 
 def tangent(value: Tensor) -> Tensor:
     """The tangent of what a function gave; zeros where it does not depend on any dual tensor."""
-    found: Tensor | None = forward_ad.unpack_dual(value).tangent  # type: ignore[no-untyped-call]
+    found: Tensor | None = forward_ad.unpack_dual(value).tangent  # type: ignore[no-untyped-call]  # torch declares no types here
     return torch.zeros_like(value) if found is None else found
 
 
@@ -200,5 +200,5 @@ def _batch_norm(
 def _parts(value: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     if value is None:
         return None, None
-    primal, along = forward_ad.unpack_dual(value)  # type: ignore[no-untyped-call]
+    primal, along = forward_ad.unpack_dual(value)  # type: ignore[no-untyped-call]  # torch declares no types here
     return primal, along

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -75,6 +76,7 @@ def directional_derivatives(
     kept = kept or Kept()
     draws = kept.draws
     if not direction:
+        # All that v could lead along is frozen: zeros, which forward mode gives of itself.
         how = "forward_mode"
     match how:
         case "forward_mode":
@@ -99,22 +101,21 @@ def supported_derivative(student: MultiExit, images: Tensor) -> Derivative:
     """
     images = images[:2]
     direction = {name: p.detach() for name, p in student.named_parameters() if name in student.early_parameters}
-    ways: tuple[Derivative, ...] = ("forward_mode", "double_backward")
-    for how in ways:
+    ways: tuple[Derivative, ...] = ("forward_mode", "double_backward", "finite_differences")
+    for how, following in pairwise(ways):
         try:
             directional_derivatives(student, direction, images, temperature=1.0, how=how)
             return how
         # NotImplementedError of an operation without a rule is one of these.
         except RuntimeError as error:
-            others: dict[str, Derivative] = {"forward_mode": "double_backward", "double_backward": "finite_differences"}
             warnings.warn(
                 f"this network cannot be differentiated by {how} ({' '.join(str(error).split())[:200]}); the exits' "
-                f"derivative of eq. 8 is taken by {others[how]}. To say so from the beginning and hear this no more: "
-                f"derivative={others[how]}",
+                f"derivative of eq. 8 is taken by {following}. To say so from the beginning and hear this no more: "
+                f"derivative={following}",
                 UserWarning,
                 stacklevel=2,
             )
-    return "finite_differences"
+    return ways[-1]
 
 
 def _by_forward_mode(

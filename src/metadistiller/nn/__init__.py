@@ -1,6 +1,17 @@
 """Networks that return their stages, the exits on them, and the generator of soft targets."""
 
-from .backbones import Adapter, Backbone, Bound, ExitDesign, Found, StageShape, adapt, discover, stage_shapes
+from .backbones import (
+    Adapter,
+    Backbone,
+    ExitDesign,
+    Found,
+    StageShape,
+    adapt,
+    discover,
+    floating_parameter,
+    image_size,
+    stage_shapes,
+)
 from .build import build_network
 from .exits import BottleneckExit, LinearExit, build_exit
 from .generator import LabelGenerator
@@ -11,7 +22,6 @@ __all__ = [
     "Adapter",
     "Backbone",
     "BottleneckExit",
-    "Bound",
     "ExitDesign",
     "Found",
     "LabelGenerator",
@@ -24,8 +34,10 @@ __all__ = [
     "build_network",
     "discover",
     "file_weights",
+    "floating_parameter",
     "freeze",
     "frozen_modules",
+    "image_size",
     "load_initial",
     "published_weights",
     "stage_shapes",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .backbones import Backbone, initialise, on_phantom, stage_shapes
+from .backbones import Backbone, floating_parameter, initialise, on_phantom, stage_shapes
 from .exits import build_exit
 
 
@@ -29,7 +29,7 @@ class MultiExit(nn.Module):
             for shape in shapes[:-1]
         )
         initialise(self.exits)
-        first = next((p for p in backbone.parameters() if p.is_floating_point()), None)
+        first = floating_parameter(backbone)
         if first is not None:
             # A network may be of another precision than torch's default, or on a GPU.
             self.exits.to(device=first.device, dtype=first.dtype)

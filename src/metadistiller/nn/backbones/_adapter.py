@@ -68,6 +68,17 @@ class Adapter(Backbone):
         return logits_of(self.network(images))
 
 
+def image_size(network: nn.Module) -> tuple[int, int, int]:
+    """Channels, height and width of the images that a network was made for: what timm's say of themselves, else
+    (3, 224, 224).
+    """
+    channels, height, width = (getattr(network, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))
+    fixed = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    if isinstance(fixed, tuple):
+        height, width = fixed
+    return channels, height, width
+
+
 def adapt(
     network: nn.Module,
     *,

@@ -7,18 +7,20 @@ MLP-Mixer), the blocks of the longest row of equal maps are divided evenly.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ...errors import StageError, UnknownName
+from ...errors import StageError, UnknownName, UsageError
 from ._phantom import on_phantom
 from ._taps import Layout, Stage, first_tensor, logits_of
+
+Modules: TypeAlias = Mapping[str, nn.Module]  # of a network, as named_modules has them; itself is ""
 
 MOST = 4  # stages; the paper's networks have three or four
 _PREFIXES = range(17)  # tokens before those of the map: class, distillation, registers
@@ -82,17 +84,17 @@ def discover(
         that is not there; ConfigError where it has several outputs.
     """
     _check_built(network)
-    parts = dict(network.named_modules())
+    parts: Modules = dict(network.named_modules())
     for name in names or ():
         if name not in parts or not name:
             raise UnknownName("module", name, [known for known in parts if known])
     trace = _traced(network, size, in_channels)
-    candidates = list(_candidates(network, trace, size))
+    candidates = list(_candidates(parts, trace, size))
     if names is None:
         own = _told_by_the_network(network, candidates)
-        chosen = _chosen(network, own) if len(own) > 1 else []
+        chosen = _chosen(parts, own) if len(own) > 1 else []
         if len(chosen) < 2:
-            chosen = _chosen(network, candidates)
+            chosen = _chosen(parts, candidates)
     else:
         chosen = _named(names, candidates, trace)
     if len(chosen) < 2:
@@ -102,7 +104,7 @@ def discover(
             f"more are needed; name the modules that stages end with (stages), out of: {listed}"
         )
     logits = trace.logits
-    if logits.ndim != 2 or not _has_head(network, trace, chosen[-1], logits.shape[1]):
+    if logits.ndim != 2 or not _has_head(parts, trace, chosen[-1], logits.shape[1]):
         raise StageError(
             f"{type(network).__name__} gives {tuple(logits.shape)} for 2 images and has no classifier head after "
             f"{chosen[-1].name}; give it a last layer with one output a class (timm: num_classes=N)"
@@ -147,12 +149,10 @@ class _Trace(NamedTuple):
 def _traced(network: nn.Module, size: tuple[int, int], in_channels: int) -> _Trace:
     try:
         return on_phantom(network, _trace, in_channels, size)
-    except StageError:
+    except UsageError:
         raise
     # Anything may go wrong in a stranger's forward; what did is in the message.
     except Exception as error:
-        if isinstance(error, ValueError) and type(error).__module__.startswith(__name__.partition(".")[0]):
-            raise
         shape = (2, in_channels, *size)
         raise StageError(
             f"{type(network).__name__} does not answer images of shape {shape}: {type(error).__name__}: "
@@ -190,11 +190,10 @@ def _trace(copied: nn.Module, images: Tensor) -> _Trace:
 # -- candidates -------------------------------------------------------------------------------------------------------
 
 
-def _candidates(network: nn.Module, trace: _Trace, size: tuple[int, int]) -> Iterable[Candidate]:
-    parts = dict(network.named_modules())
+def _candidates(parts: Modules, trace: _Trace, size: tuple[int, int]) -> Iterable[Candidate]:
     inner = {name for name, module in parts.items() if "attention" in type(module).__name__.lower()}
-    pooled, head = False, _head_place(network, trace)
-    known_prefix = getattr(network, "num_prefix_tokens", None)
+    pooled, head = False, _head_place(parts, trace)
+    known_prefix = getattr(parts[""], "num_prefix_tokens", None)
     prefixes = _PREFIXES if not isinstance(known_prefix, int) else (known_prefix, 0)
     shortcuts = {name for name in parts if name.rpartition(".")[2] in _SHORTCUTS}
     for call in trace.calls:
@@ -217,9 +216,8 @@ def _candidates(network: nn.Module, trace: _Trace, size: tuple[int, int]) -> Ite
         yield Candidate(Stage(call.name, layout, prefix, call.overwritten), call.place, channels, height, width)
 
 
-def _head_place(network: nn.Module, trace: _Trace) -> float:
+def _head_place(parts: Modules, trace: _Trace) -> float:
     """When the layer was done whose weights have a row for each class, where the last layer with parameters is such."""
-    parts = dict(network.named_modules())
     for call in reversed(trace.calls):
         own = list(parts[call.name].parameters(recurse=False))
         if own:
@@ -270,18 +268,17 @@ def _told_by_the_network(network: nn.Module, candidates: Sequence[Candidate]) ->
     return [candidate for candidate in candidates if candidate.name in told]
 
 
-def _chosen(network: nn.Module, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _chosen(parts: Modules, candidates: Sequence[Candidate]) -> list[Candidate]:
     """The last map before each down-sampling; fewer than three have the longest row of blocks divided among them."""
-    between = _between_blocks(network, candidates)
+    between = _between_blocks(parts, candidates)
     ends = _ends(between)
     if len(ends) < 2:
         ends = _ends(candidates)
     if len(ends) >= 3:
         return ends[-MOST:]
-    rows = [row for row in _rows(network, candidates) if len(row) > 1]
+    rows = [row for row in _rows(parts, candidates) if len(row) > 1]
     if len(ends) > 1:
         # A convolution, its normalisation and its activation are no blocks.
-        parts = dict(network.named_modules())
         rows = [row for row in rows if all(any(parts[c.name].children()) for c in row)]
     if not rows:
         return ends
@@ -304,9 +301,8 @@ def _ends(candidates: Sequence[Candidate]) -> list[Candidate]:
     return ends
 
 
-def _between_blocks(network: nn.Module, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _between_blocks(parts: Modules, candidates: Sequence[Candidate]) -> list[Candidate]:
     """Without what lies inside a block that down-samples: a stage ends before it, not within."""
-    parts = dict(network.named_modules())
     areas = {candidate.name: candidate.area for candidate in candidates}
     inside: defaultdict[str, set[int]] = defaultdict(set)
     for candidate in candidates:
@@ -330,9 +326,8 @@ def _ancestors(name: str) -> Iterable[str]:
         yield name
 
 
-def _rows(network: nn.Module, candidates: Sequence[Candidate]) -> Iterable[list[Candidate]]:
+def _rows(parts: Modules, candidates: Sequence[Candidate]) -> Iterable[list[Candidate]]:
     """Equal maps of the children of one row of layers, each a run without a gap."""
-    parts = dict(network.named_modules())
     children: defaultdict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         children[candidate.name.rpartition(".")[0]].append(candidate)
@@ -362,10 +357,10 @@ def _named(names: Sequence[str], candidates: Sequence[Candidate], trace: _Trace)
     return chosen
 
 
-def _has_head(network: nn.Module, trace: _Trace, last: Candidate, num_classes: int) -> bool:
+def _has_head(parts: Modules, trace: _Trace, last: Candidate, num_classes: int) -> bool:
     """Whether a layer with a weight row for each class comes after F_K."""
     places = {call.name: call.place for call in trace.calls}
-    for name, module in network.named_modules():
+    for name, module in parts.items():
         rows = any(p.ndim > 1 and num_classes in p.shape[:2] for p in module.parameters(recurse=False))
         # One that is called several times, or as a function, has no place; it is then given the benefit of the doubt.
         if rows and places.get(name, last.place + 1) > last.place:

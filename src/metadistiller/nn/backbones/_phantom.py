@@ -23,6 +23,11 @@ def phantom(module: M) -> M:
     return copy.deepcopy(module, memo)
 
 
+def floating_parameter(module: nn.Module) -> nn.Parameter | None:
+    """The first of them; the others are taken to be of its device and precision."""
+    return next((parameter for parameter in module.parameters() if parameter.is_floating_point()), None)
+
+
 def on_phantom(
     module: M, function: Callable[[M, Tensor], T], in_channels: int, size: tuple[int, int], *, gradient: bool = False
 ) -> T:
@@ -34,7 +39,8 @@ def on_phantom(
         size: height and width of the images.
         gradient: whether the result has a graph.
     """
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    first = floating_parameter(module)
+    dtype, device = (torch.float32, torch.device("cpu")) if first is None else (first.dtype, first.device)
     with torch.set_grad_enabled(gradient):
         try:
             copied = phantom(module)
@@ -42,6 +48,5 @@ def on_phantom(
                 return function(copied, torch.empty(2, in_channels, *size, dtype=dtype))
         # Whatever it is that the network cannot do there, the real run decides.
         except Exception:
-            device = next((p.device for p in module.parameters()), torch.device("cpu"))
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 return function(copy.deepcopy(module), torch.randn(2, in_channels, *size, dtype=dtype, device=device))

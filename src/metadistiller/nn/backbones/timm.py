@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...errors import ConfigError, DataError, UnknownName
-from ._adapter import Adapter, adapt
+from ._adapter import Adapter, adapt, image_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,8 @@ def build(options: Options, num_classes: int) -> Adapter:
         network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **options.arguments)
     except TypeError as error:
         raise ConfigError(f"timm/{name} with model.arguments {dict(options.arguments)}: {error}") from None
-    return adapt(network, num_classes=num_classes, size=_size(network), stages=options.stages)
+    _, height, width = image_size(network)
+    return adapt(network, num_classes=num_classes, size=(height, width), stages=options.stages)
 
 
 def pretrained_weights(options: Options) -> dict[str, Tensor]:
@@ -61,16 +62,6 @@ def pretrained_weights(options: Options) -> dict[str, Tensor]:
             "on a machine without a connection give --weights FILE, a safetensors file of its state dict"
         ) from error
     return dict(network.state_dict())
-
-
-def _size(network: nn.Module) -> tuple[int, int]:
-    """Of the images that its stages are looked for with: those that it was made for."""
-    embedding = getattr(network, "patch_embed", None)
-    fixed = getattr(embedding, "img_size", None)
-    if fixed is not None:
-        return int(fixed[0]), int(fixed[1])
-    _, height, width = getattr(network, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
-    return height, width
 
 
 def _timm() -> Any:
