@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the run failed, 2 the request cannot be meant, 3 stopped i
 training.py   commands that train
 looking.py    commands that look at what is there
 answering.py  the command that answers
+checking.py   the command that looks at a data set
 _words.py     reading words, printing tables
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import MetaDistillerError, Paused, UnknownName
-from . import answering, looking, training
+from . import answering, checking, looking, training
 
 SUMMARY = "More accurate image classifiers at no cost at inference."
 INTERRUPTED = 130
@@ -26,6 +27,7 @@ COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
     "reproduce": training.reproduce,
     "inspect": looking.inspect,
     "predict": answering.predict,
+    "check": checking.check,
     "list": looking.list_names,
     "export": looking.export,
     "figure3": looking.figure3,

@@ -5,9 +5,12 @@ A source is one public module (see _base.py for the contract); the private ones 
 
 from ._augment import TrainingImages, evaluation_images, normalised
 from ._base import Augment, Dataset, LabelledImages, TrainingView
-from ._class_folders import SUFFIXES
+from ._class_folders import SUFFIXES, unread
+from ._files import new_threads
+from ._listing import Listing, Part
 from ._mixing import AugmentedView, Mixing, augmented, class_weights
 from ._order import seeded
+from ._pictures import Look, look_at, look_of
 from ._preparation import Preparation
 from ._resident import ImageSet
 from ._streams import Batch, Batches, Disjoint, Halves, Stream, Train
@@ -23,7 +26,10 @@ __all__ = [
     "Halves",
     "ImageSet",
     "LabelledImages",
+    "Listing",
+    "Look",
     "Mixing",
+    "Part",
     "Preparation",
     "Stream",
     "Train",
@@ -32,6 +38,10 @@ __all__ = [
     "augmented",
     "class_weights",
     "evaluation_images",
+    "look_at",
+    "look_of",
+    "new_threads",
     "normalised",
     "seeded",
+    "unread",
 ]

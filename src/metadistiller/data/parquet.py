@@ -19,10 +19,11 @@ from typing import Any, BinaryIO
 
 from ..errors import ConfigError, DataError
 from ._base import Dataset
-from ._class_folders import HELD_OUT, TRAIN, Part
+from ._class_folders import HELD_OUT, TRAIN
 from ._columns import IMAGES, LABELS, as_names, class_names, column, numbered
+from ._listing import Listing, Part
 from ._parquet_files import check_complete, declared_names, opened
-from ._photos import DrawnOptions, photographs, with_held_out
+from ._photos import DrawnOptions, counted, photographs, with_held_out
 
 NAMES: dict[str, dict[str, int]] = {"parquet": {}}
 
@@ -83,8 +84,14 @@ def recognises(path: Path) -> str | None:
 def build(options: Options) -> Dataset:
     """The images of the files, by name; none is decoded unless bad ones are to be skipped.
 
-    Raises: ConfigError without a root. DataError where files, columns or labels are missing, or a class is unknown to
-        training.
+    Raises: as listing.
+    """
+    return photographs("parquet", options, listing(options))
+
+
+def listing(options: Options) -> Listing:
+    """Raises: ConfigError without a root. DataError where files, columns or labels are missing, or a class is too small
+    or unknown to training.
     """
     if options.root is None:
         raise ConfigError("the data set 'parquet' needs to know where it is; give --data.root or --data PATH")
@@ -115,11 +122,10 @@ def build(options: Options) -> Dataset:
     }
     other = next((part for part in parts if part != TRAIN), None)
     if other is None:
-        train, test, source = with_held_out(photos[TRAIN], classes, options, source=f"{root}")
+        found = with_held_out(photos[TRAIN], classes, options, source=f"{root}")
     else:
-        train, test, source = photos[TRAIN], photos[other], f"{root} ({TRAIN} and {other})"
-    source += f"; {len(train.paths):,} + {len(test.paths):,} images"
-    return photographs("parquet", options, classes, train, test, source=source)
+        found = Listing(classes, photos[TRAIN], photos[other], f"{root} ({TRAIN} and {other})")
+    return counted(found, options)
 
 
 def _parts(root: Path) -> dict[str, list[Path]]:
