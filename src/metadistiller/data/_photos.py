@@ -1,5 +1,6 @@
 """Photographs that stay encoded, wherever they lie: what all such sources let be set, and the Dataset they become."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from ..config import require
 from ._bad_images import OnBadImage, require_how, without_bad
 from ._base import Augment, Dataset
+from ._class_folders import TRAIN
 from ._drawn import drawn_parts
 from ._files import ImageFiles
 from ._listing import Listing, Part
@@ -91,6 +93,21 @@ def with_held_out(part: Part, classes: tuple[str, ...], options: DrawnOptions, *
     training, testing = drawn_parts(part.labels, names, fraction=options.val_fraction, seed=options.split_seed)
     drawn = f"{options.val_fraction:g} of each class held out by seed {options.split_seed}"
     return Listing(classes, part.take(training), part.take(testing), f"{source}; {drawn}")
+
+
+def parted(parts: Mapping[str, Part], classes: tuple[str, ...], options: DrawnOptions, *, source: str) -> Listing:
+    """Training and the part that is beside it, or a share of training where there is none; counted.
+
+    Args:
+        parts: "train", and at most one more, by their names.
+    Raises: DataError where a class is too small.
+    """
+    other = next((name for name in parts if name != TRAIN), None)
+    if other is None:
+        found = with_held_out(parts[TRAIN], classes, options, source=source)
+    else:
+        found = Listing(classes, parts[TRAIN], parts[other], f"{source} ({TRAIN} and {other})")
+    return counted(found, options)
 
 
 def counted(listing: Listing, options: PhotoOptions) -> Listing:

@@ -24,7 +24,7 @@ from ._columns import LABELS, column, numbered
 from ._encoded import image_column, ordered_classes, row_names
 from ._listing import Listing, Part
 from ._parquet_files import check_complete, declared_names, opened
-from ._photos import DrawnOptions, counted, photographs, with_held_out
+from ._photos import DrawnOptions, parted, photographs
 
 NAMES: dict[str, dict[str, int]] = {"parquet": {}}
 
@@ -119,12 +119,7 @@ def listing(options: Options) -> Listing:
         )
         for part, files in parts.items()
     }
-    other = next((part for part in parts if part != TRAIN), None)
-    if other is None:
-        found = with_held_out(photos[TRAIN], classes, options, source=f"{root}")
-    else:
-        found = Listing(classes, photos[TRAIN], photos[other], f"{root} ({TRAIN} and {other})")
-    return counted(found, options)
+    return parted(photos, classes, options, source=f"{root}")
 
 
 def _parts(root: Path) -> dict[str, list[Path]]:
