@@ -172,8 +172,8 @@ def _member_words(family: str, value: str) -> list[str]:
             return ["--data.name=" + name, "--data.root=" + value]
     raise ConfigError(
         f"--data {value}: nothing that a data set is made of lies there; give a folder with class folders of "
-        "images (below train/ and val/, or directly), a table of paths and labels, parquet files of images, or CIFAR's "
-        "archives or folders"
+        "images (below train/ and val/, or directly), a table of paths and labels, parquet files of images, chunks of "
+        "litdata, or CIFAR's archives or folders"
     )
 
 

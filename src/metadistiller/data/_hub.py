@@ -60,7 +60,7 @@ def loaded(
 def _commit(name: str, revision: str | None) -> tuple[str | None, str]:
     """The commit, or None and why the hub gave no answer. Raises: DataError where the answer is no."""
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return HfApi().dataset_info(name, revision=revision, timeout=_PATIENCE).sha, ""

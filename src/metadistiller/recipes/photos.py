@@ -1,4 +1,4 @@
-"""Photographs that a table lists, parquet files hold, or the Hugging Face hub has."""
+"""Photographs that a table lists, parquet files or chunks of litdata hold, or the Hugging Face hub has."""
 
 from ..config import Choice, Config, Optim
 
@@ -30,6 +30,14 @@ def parquet() -> Config:
     return _photos("parquet")
 
 
+def stream() -> Config:
+    """Photographs in chunks of litdata, from scratch: a ResNet18 at 224 pixels, a cosine schedule with warm-up.
+
+    Command: metadistiller train --data FOLDER
+    """
+    return _photos("stream")
+
+
 def hf() -> Config:
     """Photographs of the Hugging Face hub, from scratch: a ResNet18 at 224 pixels, a cosine schedule with warm-up.
 
@@ -39,4 +47,4 @@ def hf() -> Config:
     return _photos("hf:ethz/food101")
 
 
-NAMES = {"table": table, "parquet": parquet, "hf": hf}
+NAMES = {"table": table, "parquet": parquet, "stream": stream, "hf": hf}
