@@ -27,20 +27,21 @@ from .engine.watch import Everyone, Lines, LiveDisplay
 from .errors import CheckpointError, ConfigError, Paused
 from .methods import Method
 from .nn import Backbone
+from .ranks import ALONE, Ranks
 from .records import RunFolder, read_json
 from .settings import load_config
 
 
-def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None) -> Job:
+def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, *, ranks: Ranks = ALONE) -> Job:
     """A run ready to train; `config` is resolved for this machine, and every default written out, first."""
     config = machines.resolve(written_out(config))
     machine = machines.Machine.of(config)
     if teacher is not None:
         machine.place(teacher)
     weights = class_weights(dataset.train.labels, dataset.num_classes, config.class_weights)
-    method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device))
+    method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device), ranks)
     machine.place(method)
-    return Job(config, dataset, training_batches(config, dataset, machine), method, machine)
+    return Job(config, dataset, training_batches(config, dataset, machine, ranks), method, machine, ranks)
 
 
 def default_folder(config: Config, parent: str | Path = "runs") -> Path:

@@ -9,11 +9,11 @@ from ._class_folders import SUFFIXES, unread
 from ._files import new_threads
 from ._listing import Listing, Part
 from ._mixing import AugmentedView, Mixing, augmented, class_weights
-from ._order import seeded
+from ._order import rank_slice, seeded
 from ._pictures import Look, look_at, look_of
 from ._preparation import Preparation
 from ._resident import ImageSet
-from ._streams import Batch, Batches, Disjoint, Halves, Stream, Train
+from ._streams import Batch, Batches, Disjoint, Halves, Slice, Stream, Train, share_of, total_of
 
 __all__ = [
     "SUFFIXES",
@@ -31,6 +31,7 @@ __all__ = [
     "Mixing",
     "Part",
     "Preparation",
+    "Slice",
     "Stream",
     "Train",
     "TrainingImages",
@@ -42,6 +43,9 @@ __all__ = [
     "look_of",
     "new_threads",
     "normalised",
+    "rank_slice",
     "seeded",
+    "share_of",
+    "total_of",
     "unread",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data import Dataset, LabelledImages, evaluation_images
 from ..errors import TrainingError
 from ..methods import Method
+from ..ranks import ALONE, Ranks
 from .machine import Machine
 from .means import AGAINST_DIVERGENCE
 
@@ -86,13 +87,16 @@ def evaluate(
     machine: Machine,
     batch_size: int,
     ensemble: Literal["logits", "probabilities"] = "logits",
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Counts over `images`. Leaves the method in the mode that it was in.
+
+    Several ranks have the images between them, each once; all return the counts of all.
 
     Raises: TrainingError where the final output's loss is not finite; DataError where an image cannot be read.
     """
     with method.evaluating():
-        return _count(method, dataset, images, machine, batch_size, ensemble)
+        return _count(method, dataset, images, machine, batch_size, ensemble, ranks)
 
 
 def _count(
@@ -102,12 +106,14 @@ def _count(
     machine: Machine,
     batch_size: int,
     ensemble: Literal["logits", "probabilities"],
+    ranks: Ranks,
 ) -> Evaluation:
     classes = dataset.num_classes
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=machine.device)
     loss = torch.zeros((), dtype=torch.float64, device=machine.device)
     hits1, hits5 = [], []
-    for pixels, targets in images.batches(batch_size):
+    own = images if ranks.world == 1 else images.take(torch.arange(ranks.rank, len(images), ranks.world))
+    for pixels, targets in own.batches(batch_size):
         labels = targets.to(machine.device)
         exit_logits = method.exits(machine.arrange(evaluation_images(pixels.to(machine.device), dataset)))
         scores = torch.stack([*exit_logits, ensemble_scores(exit_logits, ensemble)])
@@ -117,6 +123,8 @@ def _count(
         final = exit_logits[-1]
         confusion += torch.bincount(labels * classes + final.argmax(1), minlength=classes * classes)
         loss += F.cross_entropy(final, labels, reduction="sum")
+    top1, top5 = torch.stack(hits1).sum(0), torch.stack(hits5).sum(0)
+    ranks.sum_([top1, top5, confusion, loss])
     if not loss.isfinite():
         raise TrainingError(
             f"the test loss is {loss.item()}: the network's weights or batch statistics have diverged; "
@@ -124,8 +132,8 @@ def _count(
         )
     return Evaluation(
         count=len(images),
-        top1=tuple(torch.stack(hits1).sum(0).tolist()),
-        top5=tuple(torch.stack(hits5).sum(0).tolist()),
+        top1=tuple(top1.tolist()),
+        top5=tuple(top5.tolist()),
         confusion=confusion.view(classes, classes).tolist(),
         loss=loss.item() / len(images),
     )
