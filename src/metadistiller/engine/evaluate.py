@@ -4,6 +4,7 @@ Counts add up over batches, machines and time without rounding. Evaluation is fl
 training was: it is what a user of the shipped network gets.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from ..errors import TrainingError
 from ..methods import Method
 from .machine import Machine
 from .means import AGAINST_DIVERGENCE
+from .stopping import no_limit, until
 
 
 def ensemble_scores(exit_logits: list[Tensor], how: Literal["logits", "probabilities"]) -> Tensor:
@@ -86,13 +88,17 @@ def evaluate(
     machine: Machine,
     batch_size: int,
     ensemble: Literal["logits", "probabilities"] = "logits",
+    interrupted: Callable[[], bool] = no_limit,
 ) -> Evaluation:
     """Counts over `images`. Leaves the method in the mode that it was in.
 
-    Raises: TrainingError where the final output's loss is not finite; DataError where an image cannot be read.
+    Args:
+        interrupted: asked before each batch whether to break off.
+    Raises: TrainingError where the final output's loss is not finite; DataError where an image cannot be read; Stopped
+        where `interrupted` said so.
     """
     with method.evaluating():
-        return _count(method, dataset, images, machine, batch_size, ensemble)
+        return _count(method, dataset, images, machine, batch_size, ensemble, interrupted)
 
 
 def _count(
@@ -102,12 +108,13 @@ def _count(
     machine: Machine,
     batch_size: int,
     ensemble: Literal["logits", "probabilities"],
+    interrupted: Callable[[], bool],
 ) -> Evaluation:
     classes = dataset.num_classes
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=machine.device)
     loss = torch.zeros((), dtype=torch.float64, device=machine.device)
     hits1, hits5 = [], []
-    for pixels, targets in images.batches(batch_size):
+    for pixels, targets in until(interrupted, images.batches(batch_size)):
         labels = targets.to(machine.device)
         exit_logits = method.exits(machine.arrange(evaluation_images(pixels.to(machine.device), dataset)))
         scores = torch.stack([*exit_logits, ensemble_scores(exit_logits, ensemble)])
