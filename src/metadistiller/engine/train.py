@@ -212,6 +212,8 @@ class _Run:
         write_json(folder.evaluation, evaluation.as_dict(job.dataset.classes))
         write_json(folder.soft_targets, examples)
         save_network(job.method.deployable(), folder.weights, config=config, dataset=job.dataset)
+        if self.interrupted():
+            self.pause(config.epochs, 0)
         result = {
             **identity(config),
             "epochs": config.epochs,
