@@ -30,6 +30,10 @@ def milestone_epoch(milestone: float, epochs: int) -> int:
     return math.ceil(round(milestone * epochs, 6)) if milestone < 1 else round(milestone)
 
 
+# Where a run happens and in which number formats, found out when it begins. It goes on with its own.
+MACHINE = ("device", "precision", "memory_format", "threads")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """A member of a family by name, with the options that differ from its defaults."""

@@ -1,6 +1,7 @@
 """The command `metadistiller`: words in, one function call, lines out.
 
-Exit codes: 0 done, 1 the run failed, 2 the request cannot be meant, 3 stopped in time and saved, 130 interrupted.
+Exit codes: 0 done, 1 the run failed, 2 the request cannot be meant, 3 stopped in time and saved (a budget of time, or
+SIGTERM, SIGUSR1 or Ctrl-C to a command that trains), 130 interrupted (any other command, or a second Ctrl-C).
 
 training.py   commands that train
 looking.py    commands that look at what is there
