@@ -30,6 +30,7 @@ def run(code: str) -> str:
         "import metadistiller",
         "import metadistiller.report",
         "import metadistiller.records, metadistiller.config, metadistiller.lookup, metadistiller.errors",
+        "import metadistiller.signals, metadistiller.budget",
         "import metadistiller.paper, metadistiller.ledger, metadistiller.report._evidence",
         "import metadistiller; metadistiller.recipe('digits'); metadistiller.recipes.recipes()",
         "from metadistiller.cli import main; main(['--help'])",

@@ -69,6 +69,7 @@ def test_the_help_of_train_shows_the_options_of_what_was_named(capsys: Captured)
     assert "--method.exit_weight" in out
     assert "--method.alpha" not in out
     assert "--out" in out
+    assert "--auto_resume" in out
 
 
 def test_the_version(capsys: Captured) -> None:

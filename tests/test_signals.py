@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -210,6 +211,25 @@ def test_a_run_apart_is_asked_once(tiny_config: Config, tmp_path: Path) -> None:
         train_apart(RunFolder(tmp_path / "run"), config, interrupted=lambda: True)
     train_apart(RunFolder(tmp_path / "run"), config)
     assert RunFolder(tmp_path / "run").finished
+
+
+def test_a_second_ctrl_c_leaves_no_run_apart_behind(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[subprocess.Popen[str]] = []
+    popen = subprocess.Popen
+
+    def begin(*args: Any, **options: Any) -> "subprocess.Popen[str]":
+        begun.append(popen(*args, **options))
+        return begun[0]
+
+    def interrupted() -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", begin)
+    with pytest.raises(KeyboardInterrupt):
+        train_apart(RunFolder(tmp_path / "run"), resolve(written_out(tiny_config)), interrupted=interrupted)
+    assert begun[0].returncode == -signal.SIGKILL
 
 
 def test_the_command_says_what_came_and_how_to_go_on(

@@ -260,10 +260,13 @@ class After:
         return self.left < 0
 
 
-def test_a_pause_while_the_teacher_is_trained_names_the_student_s_run(tiny_config: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", ["stop", "interrupted"])
+def test_a_pause_while_the_teacher_is_trained_names_the_student_s_run(
+    asked: str, tiny_config: Config, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     with pytest.raises(Paused, match="while the teacher was being trained") as caught:
-        assemble.train(student(tiny_config), out, quiet=True, stop=After(1))
+        assemble.train(student(tiny_config), out, quiet=True, **{asked: After(1)})
     assert f"'metadistiller resume {out}'" in str(caught.value)
     with pytest.raises(CheckpointError, match=f"'metadistiller resume {out}' trains it"):
         assemble.evaluate_run(out)

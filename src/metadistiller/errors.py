@@ -28,7 +28,7 @@ class MetaDistillerError(Exception):
 
 
 class Paused(MetaDistillerError):
-    """A run that has used its budget of time; its checkpoint is saved."""
+    """A run that was asked to stop, or has used its budget of time; its checkpoint is saved."""
 
     exit_code = 3
 

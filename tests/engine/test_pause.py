@@ -16,6 +16,9 @@ from metadistiller.engine.step import Stepper
 from metadistiller.errors import Paused
 from metadistiller.nn import Backbone, build_network
 from metadistiller.records import RunFolder
+from metadistiller.report._curves import _speed
+from metadistiller.report._reading import read
+from metadistiller.report._tables import cost
 
 
 def bits(folder: Path) -> list[bytes]:
@@ -60,8 +63,7 @@ def test_a_run_interrupted_at_any_question_ends_with_the_same_bits(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the first step, between steps, between batches of an evaluation and of the examples, before the result."""
-    monkeypatch.setattr(assemble.report, "write", lambda folder: None)
-    config = replace(tiny_config, epochs=2, eval_batch_size=1000)
+    config = replace(tiny_config, method=Choice(name="plain"), epochs=2, eval_batch_size=500)
     asked: list[int] = []
     steps: list[int] = []
     take = Stepper.step
@@ -97,15 +99,21 @@ def test_a_run_interrupted_at_any_question_ends_with_the_same_bits(
 
 
 def test_an_epoch_that_is_only_evaluated_has_no_speed(tiny_config: Config, tmp_path: Path) -> None:
-    """Two sittings: the second takes no step of the last epoch, and the report shows the speed of the others."""
+    """Two sittings, of which the second takes no step of the last epoch: the report takes the speed of the others."""
+    config = replace(tiny_config, method=Choice(name="plain"), evaluate_every=3)
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(Paused, match="after epoch 2 of 3 and 3 steps, before their evaluation"):
-        assemble.train(replace(tiny_config, evaluate_every=3), folder.path, quiet=True, interrupted=After(9))
+        assemble.train(config, folder.path, quiet=True, interrupted=After(9))
     assemble.resume(folder.path, quiet=True)
     rates = [event["images_per_second"] for event in folder.read_events() if event["event"] == "epoch"]
     assert min(rates[:2]) > 0
     assert rates[2] == 0
-    assert "each" in folder.report.read_text(encoding="utf-8")
+    run = read(folder)
+    (told,) = (text for name, text in cost(run) if name == "Epochs that train student")
+    assert told.startswith("3, each ")
+    assert f" at {(rates[0] + rates[1]) / 2:,.0f} images/s" in told
+    (chart,) = _speed(run)
+    assert "images per second" in str(chart)
 
 
 def test_the_command_stops_with_its_own_exit_code(

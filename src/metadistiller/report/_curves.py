@@ -90,7 +90,7 @@ def _learning_rate(run: Run) -> list[Chart]:
 
 
 def _speed(run: Run) -> list[Chart]:
-    # An epoch that was resumed for its evaluation alone has none.
+    # An epoch that was resumed for its evaluation alone has no speed.
     measured = [epoch for epoch in run.epochs if epoch.images_per_second > 0]
     if not measured:
         return []

@@ -127,9 +127,10 @@ def cost(run: Run) -> list[tuple[str, str]]:
     kinds = dict.fromkeys(epoch.objectives for epoch in run.epochs)
     for kind in kinds:
         same = [epoch for epoch in run.epochs if epoch.objectives == kind]
-        seconds = median(epoch.seconds for epoch in same)
-        # An epoch that was resumed for its evaluation alone has none.
-        rate = median([epoch.images_per_second for epoch in same if epoch.images_per_second > 0] or [0.0])
+        # An epoch that was resumed for its evaluation alone says nothing of what its steps took.
+        measured = [epoch for epoch in same if epoch.images_per_second > 0] or same
+        seconds = median(epoch.seconds for epoch in measured)
+        rate = median(epoch.images_per_second for epoch in measured)
         rows.append(
             (
                 f"Epochs that train {printable(' and '.join(kind))}",
