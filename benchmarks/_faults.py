@@ -116,6 +116,13 @@ class _File:
         return int(self._file.fileno())
 
 
+@contextlib.contextmanager
+def unsynced() -> Iterator[None]:
+    """A sync takes no time: no power is cut here, and what counts is that it is asked for, and may fail."""
+    with patch.object(os, "fsync", lambda descriptor: None):
+        yield
+
+
 # -- a save in a folder where something is already ---------------------------------------------------------------------
 
 
@@ -182,15 +189,12 @@ SCENES: dict[str, Callable[[Path], Checkpoint | None]] = {
 
 def num_calls(folder: Path, scene: str) -> int:
     """Calls of a save without a fault."""
-    SCENES[scene](folder)
-    with Faults() as counted:
-        save_checkpoint(folder, NEW, keep=1)
+    with unsynced():
+        SCENES[scene](folder)
+        with Faults() as counted:
+            save_checkpoint(folder, NEW, keep=1)
     shutil.rmtree(folder)
     return len(counted.calls)
-
-
-def _no_sync(descriptor: int) -> None:
-    """A sync that takes no time: no power is cut here, and what counts is whether it is asked for and may fail."""
 
 
 def points(folder: Path, scene: str) -> Iterator[tuple[int, int | None, bool]]:
@@ -206,7 +210,7 @@ def objection(folder: Path, scene: str, at: int, error: int | None, lasting: boo
     Args:
         folder: not there yet; removed afterwards.
     """
-    with patch.object(os, "fsync", _no_sync):
+    with unsynced():
         try:
             return _objection(folder, scene, at, error, lasting)
         finally:

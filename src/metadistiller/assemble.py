@@ -1,6 +1,7 @@
 """From a Config to a run; and the commands as functions."""
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -44,8 +45,9 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None) 
 
 
 def default_folder(config: Config, parent: str | Path = "runs") -> Path:
-    """The first free runs/DATA-NETWORK-METHOD-sSEED[-N]."""
-    name = f"{config.data.name}-{config.model.name}-{config.method.name}-s{config.seed}".replace("/", "_")
+    """The first free runs/DATA-NETWORK-METHOD-sSEED[-N]; what no file system and no shell minds, _ for the rest."""
+    what = f"{config.data.name}-{config.model.name}-{config.method.name}"
+    name = f"{re.sub(r'[^A-Za-z0-9_.+-]', '_', what)[:200]}-s{config.seed}"
     path, count = Path(parent) / name, 1
     while path.exists():
         count += 1
