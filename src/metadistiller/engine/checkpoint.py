@@ -73,8 +73,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write a checkpoint under `folder` and drop all but the newest `keep`.
 
-    The new one is whole and on the disk before an old one is dropped, one of the same place in training too: that
-    keeps its name, and the new one's ends in a number. What an earlier save left half-written is removed first.
+    The new one is whole and on the disk before an old one is dropped. An old one of the same place in training keeps
+    its name until then, and the new one's ends in a number. What an earlier save left half-written is removed first.
 
     Raises: CheckpointError where it cannot be written; what was there before is still valid then.
     """
