@@ -57,6 +57,7 @@ def _small(known: list[str]) -> list[str]:
 
 
 def _parameters(name: str) -> int:
+    """0 for what is no classifier: encoders stand in the same list."""
     import timm
     import torch
 
@@ -64,7 +65,7 @@ def _parameters(name: str) -> int:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network = timm.create_model(name, num_classes=CLASSES)
-        return sum(p.numel() for p in network.parameters())
+        return sum(p.numel() for p in network.parameters()) if network.num_classes == CLASSES else 0
     except Exception:
         # Some make tensors that this device has not; their size does not matter then.
         return 10**9

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_a_folder_with_other_settings_is_refused_by_the_setting(tiny_config: Con
 def test_a_run_that_fails_is_named_after_all_others_are_done(
     pairs: list[compare.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(folder: RunFolder, config: Config) -> None:
+    def train(folder: RunFolder, config: Config, **limits: Any) -> None:
         if (config.method.name, config.seed) == ("dsn", 0):
             raise RunError("the disk is full")
         finish(next(pair for pair in pairs if pair.folder is folder), 50.0, 50.0)

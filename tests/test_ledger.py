@@ -420,6 +420,7 @@ OTHER_VALUES: dict[str, Any] = {
     "freeze": ["layer1"],
     "class_weights": "inverse",
     "sampling": "balanced",
+    "batch_statistics": "synchronised",
     "ensemble": "probabilities",
     "seed": 5,
     "epochs": 3,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,10 +185,10 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(
 ) -> None:
     whole = reproduce.train_apart
 
-    def train(folder: RunFolder, config: Config, *, budget: Budget) -> None:
+    def train(folder: RunFolder, config: Config, **limits: Any) -> None:
         if config.seed == 0:
             raise RunError("it broke")
-        whole(folder, config, budget=budget)
+        whole(folder, config, **limits)
 
     monkeypatch.setattr(reproduce, "train_apart", train)
     told: list[str] = []
@@ -198,7 +199,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(
 
 
 def test_a_pause_is_no_failure(runs: list[reproduce.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def paused(folder: RunFolder, config: Config, *, budget: Budget) -> None:
+    def paused(folder: RunFolder, config: Config, **limits: Any) -> None:
         raise Paused("stopped in time")
 
     monkeypatch.setattr(reproduce, "train_apart", paused)

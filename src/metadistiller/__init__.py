@@ -19,18 +19,21 @@ from .recipes import recipe
 if TYPE_CHECKING:
     from .assemble import Trained, evaluate_run, export, figure3, resume, train
     from .boosting import Boosted, boost
+    from .checking import Checked, check
     from .engine.export import load_network
     from .inspection import inspect
     from .prediction import predict
 
 __all__ = [
     "Boosted",
+    "Checked",
     "Choice",
     "Config",
     "Optim",
     "Trained",
     "__version__",
     "boost",
+    "check",
     "evaluate_run",
     "export",
     "figure3",
@@ -44,8 +47,10 @@ __all__ = [
 
 _HOME = {
     "Boosted": "boosting",
+    "Checked": "checking",
     "Trained": "assemble",
     "boost": "boosting",
+    "check": "checking",
     "evaluate_run": "assemble",
     "export": "assemble",
     "figure3": "assemble",

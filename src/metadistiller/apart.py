@@ -3,32 +3,24 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import yaml
 
 from .budget import Budget
-from .config import Config
+from .config import MACHINE, Config
 from .errors import ConfigError, Paused, RunError
 from .records import RunFolder, write_text
 
 NO_LIMIT = Budget(None)
-
-
-# Where a run happened. It goes on with its own, wherever it is resumed from.
-MACHINE = ("device", "precision", "memory_format", "threads")
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def check_same(folder: RunFolder, config: Config) -> None:
-    """Raises: ConfigError where the folder holds a run of other settings, the machine's apart.
-
-    A setting that the run does not have is one that there was not when it began.
-    """
+    """Raises: ConfigError where the folder holds a run of other settings, the machine's apart."""
     if not folder.config.exists():
         return
-    there, wanted = folder.read_config(), config.as_dict()
-    for key, before, now in _differences(there, wanted):
+    for key, before, now in folder.differences(config.as_dict()):
         if key not in MACHINE:
             raise ConfigError(
                 f"{folder} was begun with {key}={before!r}, now {now!r} is asked for; "
@@ -36,23 +28,17 @@ def check_same(folder: RunFolder, config: Config) -> None:
             )
 
 
-def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Name, value there and value wanted of every setting that both have and that is not the same."""
-    for key in there.keys() & wanted.keys():
-        before, now = there[key], wanted[key]
-        if isinstance(before, dict) and isinstance(now, dict) and before.get("name") == now.get("name"):
-            yield from ((f"{key}.{inner}", *values) for inner, *values in _differences(before, now))
-        elif before != now:
-            yield key, before, now
-
-
-def train_apart(folder: RunFolder, config: Config, *, budget: Budget = NO_LIMIT) -> None:
+def train_apart(
+    folder: RunFolder, config: Config, *, budget: Budget = NO_LIMIT, interrupted: Callable[[], bool] = NO_LIMIT.spent
+) -> None:
     """Train into a folder, or go on there, to the end.
 
     Args:
         config: resolved, as the run is to have it; read only where the folder is new.
         budget: what is left of it is the run's.
-    Raises: Paused where the budget ended first; RunError with the last line of what the process said.
+        interrupted: asked all the time whether the run is to save and stop.
+    Raises: Paused where the budget ended first, or `interrupted` said so; RunError with the last line of
+            what the process said.
     """
     words = [sys.executable, "-m", "metadistiller"]
     if folder.config.exists():
@@ -65,11 +51,30 @@ def train_apart(folder: RunFolder, config: Config, *, budget: Budget = NO_LIMIT)
     if budget.left is not None:
         # The process asks its own clock between steps; a limit of nothing would not even be a time.
         words += ["--budget", f"{max(budget.left, 0.1):.1f}s"]
-    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 0:
+    # What is asked of this process is handed on as SIGTERM, for a terminal's Ctrl-C has reached that one already.
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said = _wait(process, interrupted)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode == 0:
         return
-    said = done.stderr.strip().splitlines()
-    last = said[-1] if said else "no message"
-    if done.returncode == Paused.exit_code:
+    last = (said.strip().splitlines() or ["no message"])[-1]
+    if interrupted():
+        raise Paused(f"stopped in time, while {folder} was being trained; the same command goes on from there")
+    if process.returncode == Paused.exit_code:
         raise Paused(last)
-    raise RunError(f"{shlex.join(words[2:])} ended with {done.returncode}: {last}")
+    raise RunError(f"{shlex.join(words[2:])} ended with {process.returncode}: {last}")
+
+
+def _wait(process: "subprocess.Popen[str]", interrupted: Callable[[], bool]) -> str:
+    """Until it ends, asking it to save and stop as soon as this process was asked to. Returns: what it said."""
+    handed_on = False
+    while True:
+        try:
+            return process.communicate(timeout=SECONDS_BETWEEN_LOOKS)[1]
+        except subprocess.TimeoutExpired:
+            if not handed_on and interrupted():
+                process.terminate()
+                handed_on = True

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from . import report
 from .building import build_method, is_taught, load_data, method_member, written_out
-from .config import Choice, Config, Teacher
+from .config import MACHINE, Choice, Config, Teacher
 from .data import Dataset, class_weights
 from .engine import machine as machines
 from .engine.checkpoint import identity, load_weights, newest_valid
@@ -21,38 +21,78 @@ from .engine.examples import soft_target_examples
 from .engine.export import export_network
 from .engine.start import load_start
 from .engine.step import Job, training_batches
+from .engine.stopping import no_limit
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
-from .engine.train import Watcher, no_limit
+from .engine.train import Watcher
 from .engine.train import train as train_job
 from .engine.watch import Everyone, Lines, LiveDisplay
 from .errors import CheckpointError, ConfigError, Paused
 from .methods import Method
 from .nn import Backbone
+from .ranks import ALONE, Ranks
 from .records import RunFolder, read_json
 from .settings import load_config
 
 
-def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None) -> Job:
+def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, *, ranks: Ranks = ALONE) -> Job:
     """A run ready to train; `config` is resolved for this machine, and every default written out, first."""
     config = machines.resolve(written_out(config))
     machine = machines.Machine.of(config)
     if teacher is not None:
         machine.place(teacher)
     weights = class_weights(dataset.train.labels, dataset.num_classes, config.class_weights)
-    method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device))
+    method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device), ranks)
     machine.place(method)
-    return Job(config, dataset, training_batches(config, dataset, machine), method, machine)
+    return Job(config, dataset, training_batches(config, dataset, machine, ranks), method, machine, ranks)
 
 
-def default_folder(config: Config, parent: str | Path = "runs") -> Path:
-    """The first free runs/DATA-NETWORK-METHOD-sSEED[-N]; what no file system and no shell minds, _ for the rest."""
+def default_folder(config: Config, parent: str | Path = "runs", *, taking_up: bool = False) -> Path:
+    """The first free runs/DATA-NETWORK-METHOD-sSEED[-N]; what no file system and no shell minds, _ for the rest.
+
+    Args:
+        taking_up: or the first with a run of these settings, where one comes before it.
+    """
     what = f"{config.data.name}-{config.model.name}-{config.method.name}"
     name = f"{re.sub(r'[^A-Za-z0-9_.+-]', '_', what)[:200]}-s{config.seed}"
     path, count = Path(parent) / name, 1
-    while path.exists():
+    while path.exists() and not (taking_up and _can_be_taken(path, config)):
         count += 1
         path = Path(parent) / f"{name}-{count}"
     return path
+
+
+def _can_be_taken(path: Path, config: Config) -> bool:
+    folder = RunFolder(path)
+    if not folder.config.exists():
+        return RunFolder.is_free(path)
+    try:
+        return not _others(folder, config)
+    except CheckpointError:
+        # It cannot be read, and nothing says that it is this run.
+        return False
+
+
+def _others(folder: RunFolder, config: Config) -> list[tuple[str, Any, Any]]:
+    """Settings of the run in a folder that are not those of `config`, written out; as RunFolder.differences.
+
+    What is left open, and is found out when a run begins, is as the run has it.
+    """
+    return [
+        (key, there, wanted)
+        for key, there, wanted in folder.differences(config.as_dict())
+        if not (key in MACHINE and wanted in ("auto", None))
+    ]
+
+
+def _begun(config: Config, out: str | Path) -> RunFolder | None:
+    """The run in a folder; None where it is to begin. Raises: ConfigError where it has other settings."""
+    folder = RunFolder(out)
+    if not folder.config.exists():
+        return None
+    if others := _others(folder, config):
+        told = ", ".join(f"{key}={there!r} (asked for: {wanted!r})" for key, there, wanted in others)
+        raise ConfigError(f"{out} holds a run with {told}; give the same settings, or another --out")
+    return folder
 
 
 @contextlib.contextmanager
@@ -74,19 +114,23 @@ class Trained:
     Attributes:
         folder: where everything is.
         result: what result.json holds.
+        before: whether it had been finished before, so that nothing was trained now.
     """
 
     folder: Path
     result: dict[str, Any]
+    before: bool = False
 
 
 def train(
     config: Config,
     out: str | Path | None = None,
     *,
+    auto_resume: bool = False,
     quiet: bool = False,
     command: str = "",
     stop: Callable[[], bool] = no_limit,
+    interrupted: Callable[[], bool] = no_limit,
     profile: bool = False,
 ) -> Trained:
     """Train from the beginning into a new folder; writes the report. What `metadistiller train` does.
@@ -97,24 +141,34 @@ def train(
     Args:
         config: see Config; metadistiller.recipe("digits") makes one.
         out: the run folder, which must not exist; None takes runs/DATA-NETWORK-METHOD-sSEED.
+        auto_resume: go on with the run that is in `out`, or in the first of the default folders that holds one with
+            these settings; begin where there is none. A finished run is returned as it is.
         quiet: nothing on standard output; the run's log.txt is written all the same.
         command: for the record.
         stop: asked between steps whether to save and stop.
+        interrupted: the same, asked between batches of an evaluation too.
         profile: measure where the time goes, for the report, of a teacher that is trained first too; what is trained
             stays the same to the bit, but a GPU is waited for more often, so it takes longer there.
-    Raises: UsageError where the Config makes no sense, DataError, TrainingError; Paused where `stop` said so.
+    Raises: UsageError where the Config makes no sense, or the run there has other settings; DataError, TrainingError;
+        Paused where `stop` or `interrupted` said so.
     """
     method_member(config)
-    dataset = load_data(config.data)
     config = written_out(config)
+    sitting = _Sitting(quiet, command, stop, interrupted, profile)
+    out = out or default_folder(config, taking_up=auto_resume)
+    if auto_resume and (begun := _begun(config, out)) is not None:
+        if begun.finished and begun.report.exists():
+            return Trained(begun.path, read_json(begun.result), before=True)
+        return resume(out, **sitting._asdict())
+    dataset = load_data(config.data)
     if config.teacher is not None and config.teacher.run is not None:
         source = finished_teacher(RunFolder.open(config.teacher.run))
         load_teacher(source.weights, config.teacher, config=config, dataset=dataset)
     # Whatever makes no sense is found before there is a folder, and before days go into a teacher.
     jobs = [assemble(config, dataset)]
     load_start(jobs[0].method, config)
-    folder = RunFolder.create(out or default_folder(config), jobs[0].config.as_dict())
-    return _run(jobs, folder, _Sitting(quiet, command, stop, profile))
+    folder = RunFolder.create(out, jobs[0].config.as_dict())
+    return _run(jobs, folder, sitting)
 
 
 def resume(
@@ -123,13 +177,14 @@ def resume(
     quiet: bool = False,
     command: str = "",
     stop: Callable[[], bool] = no_limit,
+    interrupted: Callable[[], bool] = no_limit,
     profile: bool = False,
 ) -> Trained:
     """Go on from the newest valid checkpoint of a run folder, with the run's own settings.
 
     A run that was killed between its result and its report gets the report.
 
-    Raises: CheckpointError, DataError, TrainingError; Paused where `stop` said so.
+    Raises: CheckpointError, DataError, TrainingError; Paused where `stop` or `interrupted` said so.
     """
     folder = RunFolder.open(run)
     if folder.finished and not folder.report.exists():
@@ -138,7 +193,8 @@ def resume(
     if folder.finished:
         raise CheckpointError(f"{run} is finished ({folder.result.name} is there); start a new run for more epochs")
     config = load_config(folder)
-    return _run([assemble(config, load_data(config.data))], folder, _Sitting(quiet, command, stop, profile))
+    sitting = _Sitting(quiet, command, stop, interrupted, profile)
+    return _run([assemble(config, load_data(config.data))], folder, sitting)
 
 
 class _Sitting(NamedTuple):
@@ -147,6 +203,7 @@ class _Sitting(NamedTuple):
     quiet: bool
     command: str
     stop: Callable[[], bool]
+    interrupted: Callable[[], bool]
     profile: bool
 
 
@@ -164,9 +221,9 @@ def _run(jobs: list[Job], folder: RunFolder, sitting: _Sitting) -> Trained:
             check_kept(folder)
             network = load_teacher(folder.teacher, teacher, config=config, dataset=dataset)
             job = assemble(config, dataset, network)
-        quiet, command, stop, profile = sitting
-        with _watching(folder, quiet=quiet) as watcher:
-            result = train_job(job, folder, watcher=watcher, command=command, stop=stop, profile=profile)
+        with _watching(folder, quiet=sitting.quiet) as watcher:
+            of_the_run = {key: value for key, value in sitting._asdict().items() if key != "quiet"}
+            result = train_job(job, folder, watcher=watcher, **of_the_run)
     report.write(folder.path)
     return Trained(folder.path, result)
 
@@ -187,7 +244,8 @@ def _trained_teacher(config: Config, teacher: Teacher, folder: RunFolder, sittin
             resume(own.path, **sitting._asdict())
     except Paused:
         raise Paused(
-            f"stopped in time, while the teacher was being trained; 'metadistiller resume {folder}' goes on from there"
+            "stopped in time, while the teacher was being trained; all is saved, and "
+            f"'metadistiller resume {folder}' goes on from there"
         ) from None
     return own
 

@@ -11,6 +11,7 @@ from .errors import ConfigError
 from .lookup import FAMILIES, Member, find
 from .methods import Method, Setting
 from .nn import Backbone, build_network, freeze
+from .ranks import ALONE, Ranks
 
 
 def load_data(data: Choice) -> Dataset:
@@ -32,6 +33,7 @@ def build_method(
     dataset: Dataset | Task,
     teacher: Backbone | None = None,
     class_weights: torch.Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> Method:
     """Network and method, with weights that depend on the seed alone.
 
@@ -39,6 +41,7 @@ def build_method(
         teacher: the trained second network; None gives a method that has one its shapes only, which is enough to
             restore the method's own weights and to ask it for answers.
         class_weights: of every hard-label loss of training, (C,).
+        ranks: which train it together.
     Raises: UnknownName, ConfigError, ShapeError.
     """
     with seeded(config.seed, "backbone"):
@@ -61,6 +64,7 @@ def build_method(
         epochs=config.epochs,
         teacher=teacher,
         peer=peer,
+        ranks=ranks,
     )
     method: Method = member.build(member.configure(config.method.options), setting)
     return method

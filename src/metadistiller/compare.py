@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .apart import check_same, train_apart
+from .apart import NO_LIMIT, check_same, train_apart
 from .building import is_taught, written_out
 from .config import Choice, Config
 from .engine.machine import resolve
-from .errors import RunError
+from .errors import Paused, RunError
 from .paired import mean_and_deviation, paired_difference
 from .records import RunFolder, read_json, write_json, write_text
 
@@ -60,19 +60,30 @@ def _pair(label: str, config: Config, out: Path) -> Pair:
     return Pair(label, resolve(written_out(config)), RunFolder(out / name / f"s{config.seed}"))
 
 
-def run(pairs: Sequence[Pair], out: Path, *, tell: Callable[[str], None], command: str) -> dict[str, Any]:
+def run(
+    pairs: Sequence[Pair],
+    out: Path,
+    *,
+    tell: Callable[[str], None],
+    command: str,
+    interrupted: Callable[[], bool] = NO_LIMIT.spent,
+) -> dict[str, Any]:
     """Train what is missing, resume what is unfinished, and write compare.json and compare.md.
 
     Args:
         tell: is given one line for each run.
+        interrupted: asked all the time whether to save and stop.
     Returns: what compare.json holds.
-    Raises: RunError naming the runs that failed, after all others are done and written.
+    Raises: RunError naming the runs that failed, after all others are done and written; Paused where `interrupted`
+        said so, with the table of what is finished written.
     """
     failed = []
     for number, pair in enumerate(pairs, start=1):
         if not pair.folder.finished:
+            if interrupted():
+                raise Paused(f"stopped in time, before {pair.folder} had begun; the same command goes on from there")
             try:
-                train_apart(pair.folder, pair.config)
+                train_apart(pair.folder, pair.config, interrupted=interrupted)
             except RunError as error:
                 failed.append(str(error))
                 tell(f"[{number}/{len(pairs)}] {pair.label} seed {pair.config.seed}: failed: {error}")

@@ -30,6 +30,10 @@ def milestone_epoch(milestone: float, epochs: int) -> int:
     return math.ceil(round(milestone * epochs, 6)) if milestone < 1 else round(milestone)
 
 
+# Where a run happens and in which number formats, found out when it begins. It goes on with its own.
+MACHINE = ("device", "precision", "memory_format", "threads")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """A member of a family by name, with the options that differ from its defaults."""
@@ -183,7 +187,8 @@ class Config:
         optim: learning rates, schedule and the like.
         augment: what happens to training images besides crop and mirror.
         epochs: passes over the training set; >= 1. Paper 4.1: 200.
-        batch_size: images a step; >= 2, because batch normalisation needs a batch. The paper is silent; 128.
+        batch_size: images a step, of all ranks together; >= 2, because batch normalisation needs a batch. The paper is
+            silent; 128.
         pretrained: whether the network begins with its publisher's weights (timm/NAME, torchvision/NAME).
         weights: a safetensors file that it begins with, under the network's own keys; null for none.
         freeze: modules of the network that stay as they are, weights and batch statistics; by the names that
@@ -197,6 +202,9 @@ class Config:
         precision: of training: float32, bfloat16 (autocast), or auto: what is faster for this network on this machine,
             measured once and kept (engine/formats.py). Evaluation is float32 always.
         memory_format: contiguous, channels_last, or auto: as with precision.
+        batch_statistics: of batch normalisation where several ranks train: local (each rank's images are normalised by
+            themselves, and running statistics are the mean over ranks) or synchronised (by all ranks' images, as one
+            process would; one more exchange in each such layer).
         threads: processor threads, >= 1, or null for torch's own choice. The number changes the last bits.
         evaluate_every: epochs between evaluations on the test set (the last epoch always is evaluated); >= 1.
         eval_batch_size: images a step in evaluation; >= 1.
@@ -223,6 +231,7 @@ class Config:
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    batch_statistics: Literal["local", "synchronised"] = "local"
     threads: int | None = None
     evaluate_every: int = 1
     eval_batch_size: int = 500
@@ -256,6 +265,12 @@ class Config:
             "memory_format",
             self.memory_format,
             "take auto, contiguous or channels_last",
+        )
+        require(
+            self.batch_statistics in ("local", "synchronised"),
+            "batch_statistics",
+            self.batch_statistics,
+            "take local or synchronised",
         )
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "take 1 or more, or null")
         require(self.evaluate_every >= 1, "evaluate_every", self.evaluate_every, "take 1 or more")

@@ -6,6 +6,7 @@ A member module holds three things, and nothing is listed anywhere else:
     NAMES     name -> the Options fields that the name fixes (an empty dict where it fixes none)
     build     the function or class that makes the member from its Options
 
+A data source whose images are files adds `listing(options)`, which names them and decodes none.
 A network family whose publisher gives weights adds `pretrained_weights(options)`, which returns a state dict.
 A method that learns with a second network adds PARTNER, "teacher" or "peer" (see metadistiller.methods).
 A family with endless names (WRN-d-w, timm/NAME) adds PATTERN, a compiled expression whose groups are Options fields:
@@ -41,6 +42,7 @@ class Member:
         preset: the fields that the name itself fixes.
         build: takes the Options first; what else it takes is the family's contract.
         summary: first line of the module's docstring.
+        listing: of a data source whose images are files: from the Options to their names and labels.
         pretrained_weights: of a network family whose publisher gives weights: from the Options to a state dict.
         partner: which second network a method learns with; None for none, and outside the methods.
     """
@@ -52,6 +54,7 @@ class Member:
     summary: str
     partner: Literal["teacher", "peer"] | None = None
     pretrained_weights: Callable[[Any], Mapping[str, Any]] | None = None
+    listing: Callable[[Any], Any] | None = None
 
     def configure(self, given: Mapping[str, Any]) -> Any:
         """Options from `given` on top of the name's preset. Raises: UnknownName, ConfigError."""
@@ -103,6 +106,7 @@ def _member(module: ModuleType, name: str, preset: Mapping[str, Any]) -> Member:
         summary,
         vars(module).get("PARTNER"),
         vars(module).get("pretrained_weights"),
+        vars(module).get("listing"),
     )
 
 

@@ -134,10 +134,19 @@ class RunFolder:
         return self.result.exists()
 
     @classmethod
+    def is_free(cls, path: str | Path) -> bool:
+        """Whether a folder that exists can be a new run's: empty, or with half of a config.yaml and nothing else, as a
+        process leaves it that was killed while it wrote that.
+        """
+        folder = cls(path)
+        half = folder.config.with_name(folder.config.name + ".tmp")
+        return folder.path.is_dir() and all(inside == half for inside in folder.path.iterdir())
+
+    @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> "RunFolder":
         """A new folder with its config.yaml. Raises: ConfigError where something is there already."""
         folder = cls(path)
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        if folder.path.exists() and not cls.is_free(path):
             raise ConfigError(
                 f"{path} exists and is not empty; continue that run with 'metadistiller resume {path}', "
                 "or choose another --out"
@@ -164,6 +173,17 @@ class RunFolder:
         if not isinstance(values, dict):
             raise CheckpointError(f"{self.config} holds no settings; it was damaged or edited")
         return values
+
+    def differences(self, wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+        """Name, value here and value wanted of every setting that both have and that is not the same.
+
+        A setting that the run does not have is one that there was not when it began.
+
+        Args:
+            wanted: a Config as a dictionary.
+        Raises: CheckpointError where config.yaml cannot be read.
+        """
+        return list(_differences(self.read_config(), wanted))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -219,6 +239,15 @@ class RunFolder:
             self.write_rows(list(rows))
         else:
             self.results.unlink(missing_ok=True)
+
+
+def _differences(here: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for key in (key for key in wanted if key in here):
+        before, now = here[key], wanted[key]
+        if isinstance(before, dict) and isinstance(now, dict) and before.get("name") == now.get("name"):
+            yield from ((f"{key}.{inner}", *values) for inner, *values in _differences(before, now))
+        elif before != now:
+            yield key, before, now
 
 
 def source_commit() -> str | None:

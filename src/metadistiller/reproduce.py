@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import assemble, ledger, paper, report
-from .apart import check_same, train_apart
+from .apart import NO_LIMIT, check_same, train_apart
 from .budget import Budget
 from .building import check_method, is_taught, written_out
 from .config import Config, Teacher
@@ -159,12 +159,20 @@ def _run(name: str, options: Mapping[str, Any], seed: int, read: Read, words: Se
     )
 
 
-def reproduce(runs: Sequence[Run], evidence: Path, *, budget: Budget, tell: Callable[[str], None]) -> bool:
+def reproduce(
+    runs: Sequence[Run],
+    evidence: Path,
+    *,
+    budget: Budget,
+    tell: Callable[[str], None],
+    interrupted: Callable[[], bool] = NO_LIMIT.spent,
+) -> bool:
     """Train what is missing as long as the budget lasts; the ledger and its page are up to date after every run.
 
     Args:
         evidence: the folder of ledger.json.
         tell: is given one line for each run.
+        interrupted: asked all the time whether to save and stop.
     Returns: whether all of it is done.
     Raises: RunError naming the runs that failed, after all others; LedgerError.
     """
@@ -173,11 +181,12 @@ def reproduce(runs: Sequence[Run], evidence: Path, *, budget: Budget, tell: Call
     for number, run in enumerate(runs, start=1):
         where = f"[{number}/{len(runs)}] {run.label} seed {run.config.seed}"
         if not run.folder.finished:
-            if budget.spent():
-                tell(f"{where}: not begun, the budget is used up; the same command goes on from here")
+            if interrupted() or budget.spent():
+                why = "the budget is used up" if budget.spent() else "asked to stop"
+                tell(f"{where}: not begun, {why}; the same command goes on from here")
                 return False
             try:
-                train_apart(run.folder, run.config, budget=budget)
+                train_apart(run.folder, run.config, budget=budget, interrupted=interrupted)
             except Paused as error:
                 tell(f"{where}: {error}")
                 return False

@@ -17,7 +17,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from .config import Augmentation, Choice, Config, Optim, Teacher
 from .errors import ConfigError, UnknownName
-from .lookup import FAMILIES, Member, find, modules, table
+from .lookup import FAMILIES, Member, find, modules
 from .recipes import recipe, recipes
 from .records import RunFolder
 
@@ -159,10 +159,12 @@ def _expand_short_forms(words: list[str]) -> list[str]:
 
 
 def _member_words(family: str, value: str) -> list[str]:
-    if family == "data" and "/" in value and not Path(value).exists():
-        raise ConfigError(f"--data {value}: there is no such file or folder (looked from {Path.cwd()})")
-    if family != "data" or value in table(FAMILIES["data"][0]) or not Path(value).exists():
+    if family != "data" or _is_data_name(value):
         return [f"--{family}.name={value}"]
+    if not Path(value).exists():
+        if "/" in value:
+            raise ConfigError(f"--data {value}: there is no such file or folder (looked from {Path.cwd()})")
+        return [f"--data.name={value}"]
     for module in modules(FAMILIES["data"][0]):
         recognises = vars(module).get("recognises")
         name = recognises(Path(value)) if recognises else None
@@ -170,9 +172,18 @@ def _member_words(family: str, value: str) -> list[str]:
             return ["--data.name=" + name, "--data.root=" + value]
     raise ConfigError(
         f"--data {value}: nothing that a data set is made of lies there; give a folder with class folders of "
-        "images (below train/ and val/, or directly), a table of paths and labels, parquet files of images, or CIFAR's "
-        "archives or folders"
+        "images (below train/ and val/, or directly), a table of paths and labels, parquet files of images, chunks of "
+        "litdata, or CIFAR's archives or folders"
     )
+
+
+def _is_data_name(value: str) -> bool:
+    """Whether it names a data set, one of the list or of the endless many (hf:OWNER/NAME)."""
+    try:
+        find(*FAMILIES["data"], value)
+    except UnknownName:
+        return False
+    return True
 
 
 _NO_TEACHER = "--teacher=null"
@@ -294,8 +305,11 @@ def _names(words: list[str]) -> dict[str, str]:
 
 
 def _recipe_for(data: str | None) -> str:
-    """The recipe of the data set's own name; a source without one starts from the first command's."""
-    return data if data in recipes() else DEFAULT_RECIPE
+    """The recipe of the data set's own name, or of what stands in it before a colon (hf:NAME); a source without one
+    starts from the first command's.
+    """
+    own = (data or "").partition(":")[0]
+    return own if own in recipes() else DEFAULT_RECIPE
 
 
 # -- the parser -------------------------------------------------------------------------------------------------------

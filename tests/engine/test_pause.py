@@ -12,6 +12,7 @@ from metadistiller import assemble, building
 from metadistiller.cli import main
 from metadistiller.config import Choice, Config
 from metadistiller.engine.machine import Machine, resolve
+from metadistiller.engine.step import Stepper
 from metadistiller.errors import Paused
 from metadistiller.nn import Backbone, build_network
 from metadistiller.records import RunFolder
@@ -53,6 +54,58 @@ def test_a_last_step_is_not_stopped_before_its_result(tiny_config: Config, tmp_p
     """Asked after all but the last step of each epoch, and between epochs: then what is left is no step."""
     trained = assemble.train(tiny_config, tmp_path / "run", quiet=True, stop=After(8))
     assert RunFolder(trained.folder).finished
+
+
+def test_a_run_interrupted_at_any_question_ends_with_the_same_bits(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first step, between steps, between batches of an evaluation and of the examples, before the result."""
+    monkeypatch.setattr(assemble.report, "write", lambda folder: None)
+    config = replace(tiny_config, epochs=2, eval_batch_size=1000)
+    asked: list[int] = []
+    steps: list[int] = []
+    take = Stepper.step
+
+    def step(stepper: Stepper, number: int) -> None:
+        steps.append(number)
+        take(stepper, number)
+
+    monkeypatch.setattr(Stepper, "step", step)
+    whole = assemble.train(config, tmp_path / "whole", quiet=True, interrupted=lambda: bool(asked.append(1))).folder
+    table = list(RunFolder(whole).read_rows())
+    places = []
+    for times in range(len(asked)):
+        broken = RunFolder(tmp_path / f"broken-{times}")
+        with pytest.raises(Paused, match="stopped in time"):
+            assemble.train(config, broken.path, quiet=True, interrupted=After(times))
+        pause = list(broken.read_events())[-1]
+        assert pause["event"] == "pause"
+        places.append((pause["epoch"], pause["step"]))
+        assert len(broken.read_rows()) == pause["epoch"]
+        before = len(steps)
+        assemble.resume(broken.path, quiet=True)
+        assert len(steps) - before == 6 - 3 * pause["epoch"] - pause["step"], "a step was taken again"
+        assert broken.read_rows() == table
+        assert bits(broken.path) == bits(whole), f"differs when interrupted at question {times}"
+    # Two batches of test images, and again for the examples.
+    evaluated = [(epoch, 3) for epoch in (0, 1) for _ in range(2)]
+    assert places == [
+        *((0, 0), (0, 1), (0, 2), *evaluated[:2]),
+        *((1, 0), (1, 1), (1, 2), *evaluated[2:]),
+        *((2, 0), (2, 0), (2, 0)),
+    ]
+
+
+def test_an_epoch_that_is_only_evaluated_has_no_speed(tiny_config: Config, tmp_path: Path) -> None:
+    """Two sittings: the second takes no step of the last epoch, and the report shows the speed of the others."""
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(Paused, match="after epoch 2 of 3 and 3 steps, before their evaluation"):
+        assemble.train(replace(tiny_config, evaluate_every=3), folder.path, quiet=True, interrupted=After(9))
+    assemble.resume(folder.path, quiet=True)
+    rates = [event["images_per_second"] for event in folder.read_events() if event["event"] == "epoch"]
+    assert min(rates[:2]) > 0
+    assert rates[2] == 0
+    assert "each" in folder.report.read_text(encoding="utf-8")
 
 
 def test_the_command_stops_with_its_own_exit_code(

@@ -69,8 +69,8 @@ def test_agrees_with_central_differences_in_theta_g() -> None:
     s = scene(NETWORKS["wrn10_1"], classes=3, width=4, batch=4)
 
     def heldout() -> float:
-        fast = look_ahead(s.student, s.generator, *s.train_batch, **PAPER).fast_params
-        return heldout_gradient(s.student, fast, *s.heldout_batch, heldout="final")[0].item()
+        fast = look_ahead(s.student, s.generator, s.train_batch, **PAPER).fast_params
+        return heldout_gradient(s.student, fast, s.heldout_batch, heldout="final")[0].item()
 
     gradient = meta_gradient(s, **PAPER)
     # Larger steps cross kinks of ReLU, smaller ones drown in rounding.
@@ -104,9 +104,9 @@ def test_is_exactly_zero_without_a_step_or_without_a_soft_term(zero: dict[str, f
 def test_v_taken_at_theta_s_instead_of_the_look_ahead_would_be_noticed() -> None:
     """The commonest mistake: the held-out gradient at the old parameters. It must not pass for the right one."""
     s = scene(NETWORKS["resnet10"])
-    targets = look_ahead(s.student, s.generator, *s.train_batch, **PAPER).target_logits
+    targets = look_ahead(s.student, s.generator, s.train_batch, **PAPER).target_logits
     old = {name: value.detach().requires_grad_() for name, value in s.student.named_parameters()}
-    _, v = heldout_gradient(s.student, old, *s.heldout_batch, heldout="final")
+    _, v = heldout_gradient(s.student, old, s.heldout_batch, heldout="final")
     u = directional_derivatives(s.student, v, s.train_batch[0], temperature=1.0)
     surrogate = 0.05 * sum((u_k * t.softmax(1)).sum(1).mean() for u_k, t in zip(u, targets, strict=True))
     wrong = list(torch.autograd.grad(surrogate, s.theta_g()))
@@ -121,7 +121,7 @@ def test_features_that_are_not_detached_would_be_noticed() -> None:
 
 def test_look_ahead_is_one_plain_gradient_step() -> None:
     s = scene(NETWORKS["resnet10"])
-    ahead = look_ahead(s.student, s.generator, *s.train_batch, **PAPER)
+    ahead = look_ahead(s.student, s.generator, s.train_batch, **PAPER)
     mirror = copy.deepcopy(s.student)
     _, exits = mirror(s.train_batch[0])
     labels = s.train_batch[1]
@@ -240,7 +240,7 @@ def test_there_is_no_derivative_along_nothing(how: Derivative) -> None:
 def test_reports_the_heldout_loss_at_the_look_ahead() -> None:
     s = scene(NETWORKS["resnet10"])
     found = meta_loss(s.student, s.generator, s.train_batch, s.heldout_batch, **PAPER)
-    fast = look_ahead(s.student, s.generator, *s.train_batch, **PAPER).fast_params
+    fast = look_ahead(s.student, s.generator, s.train_batch, **PAPER).fast_params
     moved = copy.deepcopy(s.student)
     with torch.no_grad():
         for name, parameter in moved.named_parameters():

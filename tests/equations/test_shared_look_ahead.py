@@ -35,7 +35,7 @@ def test_is_the_step_of_its_own_on_the_same_batch(network: str) -> None:
     for settings in (PAPER, OTHER):
         s.student.zero_grad()
         ours = shared(s, **settings)
-        own = look_ahead(s.student, s.generator, *s.train_batch, **settings)
+        own = look_ahead(s.student, s.generator, s.train_batch, **settings)
         assert ours.fast_params.keys() == own.fast_params.keys()
         for name, value in own.fast_params.items():
             torch.testing.assert_close(ours.fast_params[name], value, rtol=1e-12, atol=1e-14)

@@ -1,10 +1,12 @@
 """The command `metadistiller`: words in, one function call, lines out.
 
-Exit codes: 0 done, 1 the run failed, 2 the request cannot be meant, 3 stopped in time and saved, 130 interrupted.
+Exit codes: 0 done, 1 the run failed, 2 the request cannot be meant, 3 stopped in time and saved (a budget of time, or
+SIGTERM, SIGUSR1 or Ctrl-C to a command that trains), 130 interrupted (any other command, or a second Ctrl-C).
 
 training.py   commands that train
 looking.py    commands that look at what is there
 answering.py  the command that answers
+checking.py   the command that looks at a data set
 _words.py     reading words, printing tables
 """
 
@@ -13,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import MetaDistillerError, Paused, UnknownName
-from . import answering, looking, training
+from . import answering, checking, looking, training
 
 SUMMARY = "More accurate image classifiers at no cost at inference."
 INTERRUPTED = 130
@@ -26,6 +28,7 @@ COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
     "reproduce": training.reproduce,
     "inspect": looking.inspect,
     "predict": answering.predict,
+    "check": checking.check,
     "list": looking.list_names,
     "export": looking.export,
     "figure3": looking.figure3,

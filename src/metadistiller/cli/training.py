@@ -1,12 +1,14 @@
 """Commands that train."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, Paused
 from ..records import RunFolder
+from ..signals import Signals
 from ..timing import profile_of
 from ._words import (
     BUDGET,
@@ -28,25 +30,36 @@ if TYPE_CHECKING:
 
 def train(words: list[str]) -> None:
     """Train a network and write a run folder: metadistiller train [RECIPE] [--OPTION VALUE ...]"""
-    from ..settings import parse as settings_of
+    with Signals() as signals:
+        from ..settings import parse as settings_of
 
-    settings = settings_of(words, command="metadistiller train", add_extras=_add_train)
-    extras = settings.extras
-    budget = budget_of(extras["budget"])
-    from .. import assemble
-    from ..engine.machine import keep_freed_memory
+        settings = settings_of(words, command="metadistiller train", add_extras=_add_train)
+        extras = settings.extras
+        budget = budget_of(extras["budget"])
+        from .. import assemble
+        from ..engine.machine import keep_freed_memory
 
-    keep_freed_memory()
-    command = command_line("train", words)
-    quiet, profile = extras["quiet"], extras["profile"]
-    trained = assemble.train(
-        settings.config, extras["out"], quiet=quiet, command=command, stop=budget.spent, profile=profile
-    )
-    _report(trained, quiet=quiet, profile=profile)
+        keep_freed_memory()
+        trained = assemble.train(
+            settings.config,
+            extras["out"],
+            auto_resume=extras["auto_resume"],
+            quiet=extras["quiet"],
+            command=command_line("train", words),
+            stop=budget.spent,
+            interrupted=signals,
+            profile=extras["profile"],
+        )
+    _report(trained, quiet=extras["quiet"], profile=extras["profile"])
 
 
 def _add_train(parser: "ArgumentParser") -> None:
     parser.add_argument("--out", type=str, default=None, help="the run folder; new or empty")
+    parser.add_argument(
+        "--auto_resume",
+        action="store_true",
+        help="go on with the run in that folder, or in the default one, where it has these settings; else begin",
+    )
     parser.add_argument("--quiet", action="store_true", help="print the folder only")
     parser.add_argument("--budget", type=str, default=None, help=BUDGET)
     parser.add_argument("--profile", action="store_true", help=PROFILE)
@@ -61,16 +74,25 @@ def resume(words: list[str]) -> None:
     parser.add_argument("--profile", action="store_true", help=PROFILE)
     given = parse(parser, words)
     budget = budget_of(given.budget)
-    from .. import assemble
-    from ..engine.machine import keep_freed_memory
+    with Signals() as signals:
+        from .. import assemble
+        from ..engine.machine import keep_freed_memory
 
-    keep_freed_memory()
-    command = command_line("resume", words)
-    trained = assemble.resume(given.run, quiet=given.quiet, command=command, stop=budget.spent, profile=given.profile)
+        keep_freed_memory()
+        trained = assemble.resume(
+            given.run,
+            quiet=given.quiet,
+            command=command_line("resume", words),
+            stop=budget.spent,
+            interrupted=signals,
+            profile=given.profile,
+        )
     _report(trained, quiet=given.quiet, profile=given.profile)
 
 
 def _report(trained: Any, *, quiet: bool, profile: bool) -> None:
+    if trained.before:
+        print(f"{trained.folder} was finished before, nothing was left to train", file=sys.stderr)
     if not quiet:
         print_evaluation(
             f"{trained.result['network']}, {trained.result['method']}, {trained.result['data']}",
@@ -85,6 +107,11 @@ def _report(trained: Any, *, quiet: bool, profile: bool) -> None:
 
 def compare(words: list[str]) -> None:
     """Train several methods over several seeds and compare them: metadistiller compare --methods A,B --seeds N"""
+    with Signals() as signals:
+        _compare(words, signals)
+
+
+def _compare(words: list[str], signals: Signals) -> None:
     from ..settings import parse as settings_of
 
     def add(parser: "ArgumentParser") -> None:
@@ -112,7 +139,7 @@ def compare(words: list[str]) -> None:
     command = command_line("compare", words)
     pairs = comparing.plan(rows, range(settings.extras["seeds"]), out)
     print(f"{len(pairs)} runs in {out}", flush=True)
-    summary = comparing.run(pairs, out, tell=lambda line: print(line, flush=True), command=command)
+    summary = comparing.run(pairs, out, tell=lambda line: print(line, flush=True), command=command, interrupted=signals)
     print_table(
         f"{first.model.name} on {first.data.name}, {first.epochs} epochs, last epoch's test accuracy",
         comparing.HEADINGS,
@@ -151,6 +178,11 @@ def _with_method(words: Sequence[str], label: str, add: "Callable[[ArgumentParse
 
 def reproduce(words: list[str]) -> None:
     """Train what is missing of a table of the paper: metadistiller reproduce table1 [--rows A,B] [--budget 25m]"""
+    with Signals() as signals:
+        _reproduce(words, signals)
+
+
+def _reproduce(words: list[str], signals: Signals) -> None:
     from .. import reproduce as reproducing
     from ..settings import parse as settings_of
 
@@ -180,12 +212,15 @@ def reproduce(words: list[str]) -> None:
     )
     print(f"{len(runs)} runs in {given.out}", flush=True)
     evidence = Path(given.evidence)
-    done = reproducing.reproduce(runs, evidence, budget=budget, tell=lambda line: print(line, flush=True))
+    done = reproducing.reproduce(
+        runs, evidence, budget=budget, tell=lambda line: print(line, flush=True), interrupted=signals
+    )
     if done and given.target == "figure3":
         print(reproducing.figure3(runs[0], evidence))
     print(evidence / "README.md")
     if not done:
-        raise Paused("the budget is used up; the same command goes on where this one stopped")
+        why = "the budget is used up" if budget.spent() else "stopped in time"
+        raise Paused(f"{why}; the same command goes on where this one stopped")
 
 
 def _joined(words: Sequence[str]) -> list[str]:

@@ -6,36 +6,17 @@ are listed and no file is looked at: with a million of them, a look at each woul
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO
 
 from ..errors import DataError
+from ._listing import Listing, Part
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TRAIN = "train"
 HELD_OUT = ("val", "valid", "validation", "test")
 _WORDNET = re.compile(r"n\d{8}")
-
-
-@dataclass(frozen=True)
-class Part:
-    """Images of one part and their labels; those of class folders class by class, in the order of the names.
-
-    Attributes:
-        paths: files, or names of images.
-        labels: as many, 0 to C-1.
-        opened: from an entry of `paths` to what is read (see ImageFiles).
-    """
-
-    paths: Sequence[str]
-    labels: Sequence[int]
-    opened: Callable[[str], str | BinaryIO] = str
-
-    def take(self, index: Sequence[int]) -> "Part":
-        return replace(self, paths=[self.paths[i] for i in index], labels=[self.labels[i] for i in index])
 
 
 def folders(place: Path) -> list[Path]:
@@ -79,8 +60,8 @@ def class_folders(place: Path, *, layout: str) -> list[Path]:
     return found
 
 
-def given_parts(root: Path, held_out: str, *, layout: str) -> tuple[tuple[str, ...], Part, Part]:
-    """Names of the classes, training and held-out part of ROOT/train and ROOT/`held_out`.
+def given_parts(root: Path, held_out: str, *, layout: str, source: str) -> Listing:
+    """The images of ROOT/train and ROOT/`held_out`.
 
     Raises: DataError where there are fewer than two classes, one is empty, or one is held out and not in training.
     """
@@ -94,7 +75,7 @@ def given_parts(root: Path, held_out: str, *, layout: str) -> tuple[tuple[str, .
             f"{root / held_out} has class {unknown[0]!r}, but {root / TRAIN} has not; "
             "add training images of it, or remove it"
         )
-    return classes, labelled(found, classes), labelled(tested, classes)
+    return Listing(classes, labelled(found, classes), labelled(tested, classes), source, (*found, *tested))
 
 
 def labelled(found: Sequence[Path], classes: Sequence[str]) -> Part:
@@ -107,6 +88,13 @@ def labelled(found: Sequence[Path], classes: Sequence[str]) -> Part:
         paths += images
         labels += [number[folder.name]] * len(images)
     return Part(paths, labels)
+
+
+def unread(folders: Iterable[Path]) -> list[str]:
+    """What lies in class folders and is passed over, but for hidden files: files of another kind, folders, links that
+    lead nowhere.
+    """
+    return [entry.path for folder in folders for entry in _entries(folder) if not _is_image(entry)]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

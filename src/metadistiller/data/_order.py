@@ -52,6 +52,19 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return full + (rest > 1)
 
 
+def rank_slice(count: int, rank: int, world: int) -> tuple[int, int, float]:
+    """Which images of a batch of `count` a rank takes: begin, end, and the share of the batch that they are.
+
+    Slices are as even as can be, and none has a single image, which batch normalisation cannot use. Where there are too
+    few for all, the last ranks stand by: they take images of the first rank's, with share 0.
+    """
+    active = max(1, min(world, count // 2))
+    if rank >= active:
+        return 0, min(2, count), 0.0
+    begin, end = count * rank // active, count * (rank + 1) // active
+    return begin, end, (end - begin) / count
+
+
 @lru_cache(maxsize=4)
 def _balanced_order(classes: tuple[Tensor, ...], seed: int, epoch: int) -> Tensor:
     drawn = generator(seed, "balanced", epoch)

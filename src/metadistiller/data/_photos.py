@@ -1,16 +1,17 @@
 """Photographs that stay encoded, wherever they lie: what all such sources let be set, and the Dataset they become."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
 from ..config import require
 from ._bad_images import OnBadImage, require_how, without_bad
-from ._base import Augment, Dataset, few_shot
-from ._class_folders import Part
+from ._base import Augment, Dataset
+from ._class_folders import TRAIN
 from ._drawn import drawn_parts
 from ._files import ImageFiles
+from ._listing import Listing, Part
 from ._pictures import LARGEST
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the constants of every published ImageNet network
@@ -83,7 +84,7 @@ class DrawnOptions(PhotoOptions):
         require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "take above 0 and below 1")
 
 
-def with_held_out(part: Part, classes: Sequence[str], options: DrawnOptions, *, source: str) -> tuple[Part, Part, str]:
+def with_held_out(part: Part, classes: tuple[str, ...], options: DrawnOptions, *, source: str) -> Listing:
     """Training and held-out part of images that have none, and `source` with how it was drawn.
 
     Raises: DataError where a class has a single image.
@@ -91,30 +92,48 @@ def with_held_out(part: Part, classes: Sequence[str], options: DrawnOptions, *, 
     names = [f"{source}: class {each!r}" for each in classes]
     training, testing = drawn_parts(part.labels, names, fraction=options.val_fraction, seed=options.split_seed)
     drawn = f"{options.val_fraction:g} of each class held out by seed {options.split_seed}"
-    return part.take(training), part.take(testing), f"{source}; {drawn}"
+    return Listing(classes, part.take(training), part.take(testing), f"{source}; {drawn}")
 
 
-def photographs(
-    name: str, options: PhotoOptions, classes: tuple[str, ...], train: Part, test: Part, *, source: str
-) -> Dataset:
+def parted(parts: Mapping[str, Part], classes: tuple[str, ...], options: DrawnOptions, *, source: str) -> Listing:
+    """Training and the part that is beside it, or a share of training where there is none; counted.
+
+    Args:
+        parts: "train", and at most one more, by their names.
+    Raises: DataError where a class is too small.
+    """
+    other = next((name for name in parts if name != TRAIN), None)
+    if other is None:
+        found = with_held_out(parts[TRAIN], classes, options, source=source)
+    else:
+        found = Listing(classes, parts[TRAIN], parts[other], f"{source} ({TRAIN} and {other})")
+    return counted(found, options)
+
+
+def counted(listing: Listing, options: PhotoOptions) -> Listing:
+    """With its numbers of images in `source`, and as few training images as options say.
+
+    Raises: DataError where a class has fewer.
+    """
+    source = f"{listing.source}; {len(listing.train.paths):,} + {len(listing.test.paths):,} images"
+    return replace(listing, source=source).few_shot(options.train_per_class, seed=options.split_seed)
+
+
+def photographs(name: str, options: PhotoOptions, listing: Listing) -> Dataset:
     """The data set of these images.
 
-    Raises: DataError where a class is empty or too small, or images that are to be skipped are all there are.
+    Raises: DataError where images that are to be skipped are all there are.
     """
-    shown = _files(test, options)
+    shown = _files(listing.test, options)
     return Dataset(
         name=name,
-        train=without_bad(
-            few_shot(_files(train, options), options.train_per_class, seed=options.split_seed, classes=classes),
-            options.on_bad_image,
-            part="train",
-        ),
+        train=without_bad(_files(listing.train, options), options.on_bad_image, part="train"),
         test=without_bad(shown, options.on_bad_image, part="test"),
-        classes=classes,
+        classes=listing.classes,
         mean=MEAN,
         std=STD,
         augment=Augment(pad=0, flip=True, min_area=options.min_area),
-        source=source,
+        source=listing.source,
         preparation=shown.preparation,
     )
 

@@ -7,13 +7,42 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..ranks import ALONE, Ranks
 from ._base import TrainingView
 from ._mixing import Mixing
-from ._order import balanced_batch, disjoint_batch, halves_batch, steps_per_epoch, train_batch
+from ._order import balanced_batch, disjoint_batch, halves_batch, rank_slice, steps_per_epoch, train_batch
 
 AHEAD = 2  # batches of a stream that are on their way while one is learned from
 
 Batch: TypeAlias = tuple[Tensor, Tensor]  # images (B, 3, H, W) float32, labels (B,) int64 or mixed (B, C) float32
+
+
+class Slice(tuple[Tensor, Tensor]):
+    """What one of several ranks has of a batch.
+
+    Attributes:
+        share: of the images of the batch, 0 to 1. With 0 they are none of the batch's: a rank that has none to do
+            learns from others' for nothing, so that all take the same steps.
+        total: images of the whole batch.
+    """
+
+    share: float
+    total: int
+
+    def __new__(cls, batch: Batch, share: float, total: int) -> "Slice":
+        made = super().__new__(cls, batch)
+        made.share, made.total = share, total
+        return made
+
+
+def share_of(batch: Batch) -> float:
+    """Of the images of the whole batch; 1 for a batch that is not divided."""
+    return batch.share if isinstance(batch, Slice) else 1.0
+
+
+def total_of(batch: Batch) -> int:
+    """Images of the whole batch."""
+    return batch.total if isinstance(batch, Slice) else len(batch[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +76,7 @@ Stream: TypeAlias = Train | Halves | Disjoint
 
 
 class Batches:
-    """Every stream over one training set."""
+    """Every stream over one training set. Batches are the same for any number of ranks; each rank has its slice."""
 
     def __init__(
         self,
@@ -56,12 +85,20 @@ class Batches:
         batch_size: int,
         mixing: Mixing | None = None,
         sampling: Literal["uniform", "balanced"] = "uniform",
+        ranks: Ranks = ALONE,
     ) -> None:
         """Args:
+            batch_size: images of a step, of all ranks together.
             mixing: what the batches of Train go through; no other stream's do.
             sampling: of Train.
-        Raises: ConfigError where a batch is larger than the training set.
+            ranks: among which batches are divided.
+        Raises: ConfigError where a batch is larger than the training set, or too small to be divided.
         """
+        if batch_size < 2 * ranks.world:
+            raise ConfigError(
+                f"batch_size is {batch_size}, which leaves less than 2 images for each of {ranks.world} ranks; it is "
+                f"that of all ranks together: take --batch_size {2 * ranks.world} or more, or fewer ranks"
+            )
         if batch_size > len(images):
             raise ConfigError(
                 f"batch_size is {batch_size}, but the training set has {len(images)} images; "
@@ -69,6 +106,7 @@ class Batches:
             )
         self._images = images
         self._mixing = mixing
+        self._ranks = ranks
         self._classes: tuple[Tensor, ...] = ()
         if sampling == "balanced":
             labels = images.labels.cpu()
@@ -85,13 +123,35 @@ class Batches:
         """
         for soon in self._soon(stream, epoch, step):
             for index, name in self._parts(stream, epoch, soon):
-                self._images.prepare(index, epoch=epoch, stream=name)
-        batches = [
-            self._images.batch(index, epoch=epoch, stream=name) for index, name in self._parts(stream, epoch, step)
-        ]
-        if self._mixing is not None and isinstance(stream, Train):
-            return self._mixing(batches[0], seed=self._images.seed, epoch=epoch, step=step)
+                self._images.prepare(self._own(index, stream)[0], epoch=epoch, stream=name)
+        batches = [self._divided(index, stream, name, epoch, step) for index, name in self._parts(stream, epoch, step)]
         return batches[0] if len(batches) == 1 else (batches[0], batches[1])
+
+    def _divided(self, index: Tensor, stream: Stream, name: str, epoch: int, step: int) -> Batch:
+        """This rank's slice of the batch of the images at `index`."""
+        own, share = self._own(index, stream)
+        batch = self._images.batch(own, epoch=epoch, stream=name)
+        if self._mixed(stream):
+            assert self._mixing is not None
+            batch = self._mixing(batch, seed=self._images.seed, epoch=epoch, step=step)
+        if self._ranks.world == 1:
+            return batch
+        if self._mixed(stream):
+            images, labels = batch
+            batch = images[1:], labels[1:]
+        return Slice(batch, share, len(index))
+
+    def _own(self, index: Tensor, stream: Stream) -> tuple[Tensor, float]:
+        """This rank's of the images at `index`, and the share that they are of them."""
+        if self._ranks.world == 1:
+            return index, 1.0
+        begin, end, share = rank_slice(len(index), self._ranks.rank, self._ranks.world)
+        own = index[begin:end]
+        # Each image of a batch is mixed with the one before it, the first with the last.
+        return (torch.cat([index[begin - 1, None], own]) if self._mixed(stream) else own), share
+
+    def _mixed(self, stream: Stream) -> bool:
+        return self._mixing is not None and isinstance(stream, Train)
 
     def _parts(self, stream: Stream, epoch: int, step: int) -> list[tuple[Tensor, str]]:
         """Indices of the batches that are asked for together, and the name under which their images are drawn."""

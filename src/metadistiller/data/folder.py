@@ -20,11 +20,10 @@ from PIL import Image
 from ..config import require
 from ..errors import ConfigError, DataError
 from ._bad_images import OnBadImage, kept, require_how
-from ._base import Augment, Dataset, channel_statistics, few_shot_index
+from ._base import Augment, Dataset, channel_statistics
 from ._class_folders import (
     HELD_OUT,
     TRAIN,
-    Part,
     class_folders,
     given_parts,
     has_train,
@@ -34,6 +33,7 @@ from ._class_folders import (
     named_by_wordnet,
 )
 from ._drawn import drawn_parts
+from ._listing import Listing, Part
 from ._pictures import LARGEST
 from ._preparation import Preparation
 from ._resident import ImageSet
@@ -106,8 +106,28 @@ def recognises(path: Path) -> str | None:
 def build(options: Options) -> Dataset:
     """All images of the folder, the short side resized to `size` and the middle cut out.
 
-    Raises: ConfigError without a root. DataError where the folder is not laid out as above, a class is empty
-        or unknown to training, an image is damaged or too large, or all images take too much memory.
+    Raises: as listing; DataError where an image is damaged or too large.
+    """
+    found = listing(options)
+    train_images = _decode(found.train, options, part="train")
+    mean, std = channel_statistics(train_images.images)
+    return Dataset(
+        name="folder",
+        train=train_images,
+        test=_decode(found.test, options, part="test"),
+        classes=found.classes,
+        mean=mean,
+        std=std,
+        # A resized crop moves the image by itself; a black border would add edges that no test image has.
+        augment=Augment(pad=options.size // 8 if options.min_area == 1 else 0, flip=True, min_area=options.min_area),
+        source=found.source,
+        preparation=_preparation(options),
+    )
+
+
+def listing(options: Options) -> Listing:
+    """Raises: ConfigError without a root. DataError where the folder is not laid out as above, a class is empty, too
+    small or unknown to training, or all images take too much memory.
     """
     if options.root is None:
         raise ConfigError("the data set 'folder' needs to know which folder; give --data.root or --data PATH")
@@ -121,40 +141,23 @@ def build(options: Options) -> Dataset:
                 f"{root} has {TRAIN}/, but no class folders in {', '.join(f'{name}/' for name in HELD_OUT)}; "
                 f"add one, or give {root / TRAIN} to have a part of it held out"
             )
-        classes, train, test = given_parts(root, held_out, layout=_LAYOUT)
-        parts = f"{TRAIN}/ and {held_out}/"
+        everything = given_parts(root, held_out, layout=_LAYOUT, source=f"{root} ({TRAIN}/ and {held_out}/)")
     else:
-        classes, train, test = _drawn_parts(root, options.val_fraction, options.split_seed)
-        parts = f"{options.val_fraction:g} of each class held out by seed {options.split_seed}"
-    if options.train_per_class is not None:
-        # Before anything is decoded: a few-shot study reads only the files that it uses.
-        labels = torch.tensor(train.labels)
-        chosen = few_shot_index(labels, options.train_per_class, seed=options.split_seed, classes=classes)
-        train = train.take(chosen.tolist())
-    _check_memory(len(train.paths) + len(test.paths), options)
-    train_images = _decode(train, options, part="train")
-    mean, std = channel_statistics(train_images.images)
-    return Dataset(
-        name="folder",
-        train=train_images,
-        test=_decode(test, options, part="test"),
-        classes=classes,
-        mean=mean,
-        std=std,
-        # A resized crop moves the image by itself; a black border would add edges that no test image has.
-        augment=Augment(pad=options.size // 8 if options.min_area == 1 else 0, flip=True, min_area=options.min_area),
-        source=f"{root} ({parts})",
-        preparation=_preparation(options),
-    )
+        everything = _drawn(root, options.val_fraction, options.split_seed)
+    # Before anything is decoded: a few-shot study reads only the files that it uses.
+    found = everything.few_shot(options.train_per_class, seed=options.split_seed)
+    _check_memory(len(found.train.paths) + len(found.test.paths), options)
+    return found
 
 
-def _drawn_parts(root: Path, fraction: float, seed: int) -> tuple[tuple[str, ...], Part, Part]:
+def _drawn(root: Path, fraction: float, seed: int) -> Listing:
     folders = class_folders(root, layout=_LAYOUT)
     classes = tuple(folder.name for folder in folders)
     everything = labelled(folders, classes)
     names = [str(folder) for folder in folders]
     training, testing = drawn_parts(everything.labels, names, fraction=fraction, seed=seed)
-    return classes, everything.take(training), everything.take(testing)
+    source = f"{root} ({fraction:g} of each class held out by seed {seed})"
+    return Listing(classes, everything.take(training), everything.take(testing), source, tuple(folders))
 
 
 def _check_memory(count: int, options: Options) -> None:

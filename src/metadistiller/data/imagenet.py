@@ -13,7 +13,8 @@ from pathlib import Path
 from ..errors import ConfigError, DataError
 from ._base import Dataset
 from ._class_folders import HELD_OUT, TRAIN, count_images, given_parts, has_train, held_out_part, named_by_wordnet
-from ._photos import PhotoOptions, photographs
+from ._listing import Listing
+from ._photos import PhotoOptions, counted, photographs
 
 NAMES: dict[str, dict[str, int]] = {"imagenet": {}}
 
@@ -46,8 +47,14 @@ def recognises(path: Path) -> str | None:
 def build(options: Options) -> Dataset:
     """All images of the folder, by name; none is opened unless bad ones are to be skipped.
 
-    Raises: ConfigError without a root. DataError where the folder is not laid out as above, or a class is empty or
-        unknown to training.
+    Raises: as listing.
+    """
+    return photographs("imagenet", options, listing(options))
+
+
+def listing(options: Options) -> Listing:
+    """Raises: ConfigError without a root. DataError where the folder is not laid out as above, or a class is empty,
+    too small or unknown to training.
     """
     if options.root is None:
         raise ConfigError("the data set 'imagenet' needs to know where it is; give --data.root or --data PATH")
@@ -61,9 +68,8 @@ def build(options: Options) -> Dataset:
     held_out = held_out_part(root)
     if held_out is None:
         raise DataError(_no_held_out(root, options.size))
-    classes, train, test = given_parts(root, held_out, layout=_LAYOUT)
-    source = f"{root} ({TRAIN}/ and {held_out}/, {len(train.paths):,} + {len(test.paths):,} images)"
-    return photographs("imagenet", options, classes, train, test, source=source)
+    found = given_parts(root, held_out, layout=_LAYOUT, source=f"{root} ({TRAIN}/ and {held_out}/)")
+    return counted(found, options)
 
 
 def _no_held_out(root: Path, size: int) -> str:

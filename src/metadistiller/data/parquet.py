@@ -19,10 +19,12 @@ from typing import Any, BinaryIO
 
 from ..errors import ConfigError, DataError
 from ._base import Dataset
-from ._class_folders import HELD_OUT, TRAIN, Part
-from ._columns import IMAGES, LABELS, as_names, class_names, column, numbered
+from ._class_folders import HELD_OUT, TRAIN
+from ._columns import LABELS, column, numbered
+from ._encoded import image_column, ordered_classes, row_names
+from ._listing import Listing, Part
 from ._parquet_files import check_complete, declared_names, opened
-from ._photos import DrawnOptions, photographs, with_held_out
+from ._photos import DrawnOptions, parted, photographs
 
 NAMES: dict[str, dict[str, int]] = {"parquet": {}}
 
@@ -74,7 +76,7 @@ def recognises(path: Path) -> str | None:
         if first is None:
             return None
         with opened(first) as file:
-            _image_column(file.schema_arrow, None, str(first))
+            image_column(file.schema_arrow, None, where=str(first))
     except DataError:
         return None
     return "parquet"
@@ -83,8 +85,14 @@ def recognises(path: Path) -> str | None:
 def build(options: Options) -> Dataset:
     """The images of the files, by name; none is decoded unless bad ones are to be skipped.
 
-    Raises: ConfigError without a root. DataError where files, columns or labels are missing, or a class is unknown to
-        training.
+    Raises: as listing.
+    """
+    return photographs("parquet", options, listing(options))
+
+
+def listing(options: Options) -> Listing:
+    """Raises: ConfigError without a root. DataError where files, columns or labels are missing, or a class is too small
+    or unknown to training.
     """
     if options.root is None:
         raise ConfigError("the data set 'parquet' needs to know where it is; give --data.root or --data PATH")
@@ -100,10 +108,8 @@ def build(options: Options) -> Dataset:
     for path in everything:
         names[path], orders[path] = _labels(path, options)
     training = list(chain.from_iterable(names[path] for path in parts[TRAIN]))
-    classes = class_names(training, where=str(root))
     declared = list(dict.fromkeys(chain.from_iterable(orders[path] for path in parts[TRAIN])))
-    if declared:
-        classes = tuple(sorted(classes, key=declared.index))
+    classes = ordered_classes(training, declared, where=str(root))
     encoded = Encoded(_images(everything, options))
     photos = {
         part: Part(
@@ -113,13 +119,7 @@ def build(options: Options) -> Dataset:
         )
         for part, files in parts.items()
     }
-    other = next((part for part in parts if part != TRAIN), None)
-    if other is None:
-        train, test, source = with_held_out(photos[TRAIN], classes, options, source=f"{root}")
-    else:
-        train, test, source = photos[TRAIN], photos[other], f"{root} ({TRAIN} and {other})"
-    source += f"; {len(train.paths):,} + {len(test.paths):,} images"
-    return photographs("parquet", options, classes, train, test, source=source)
+    return parted(photos, classes, options, source=f"{root}")
 
 
 def _parts(root: Path) -> dict[str, list[Path]]:
@@ -134,29 +134,6 @@ def _parts(root: Path) -> dict[str, list[Path]]:
     return {}
 
 
-def _holds_bytes(kind: Any) -> bool:
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _image_column(schema: Any, wanted: str | None, where: str) -> str:
-    """Raises: DataError where there is none, or it holds no bytes."""
-    holding = [field.name for field in schema if _holds_bytes(field.type)]
-    usual = any(name.strip().lower() in IMAGES for name in holding)
-    found = column(
-        holding if usual and wanted is None else schema.names, wanted, IMAGES, option="image_column", where=where
-    )
-    if found not in holding:
-        raise DataError(
-            f"{where} has {schema.field(found).type} in its column {found!r}, not bytes of images; say which with "
-            "--data.image_column, or read paths with --data table"
-        )
-    return found
-
-
 def _labels(path: Path, options: Options) -> tuple[list[str], Sequence[str]]:
     """Each row's class by name, and the names in the order of the metadata; none there where it has none."""
     with opened(path) as file:
@@ -164,22 +141,7 @@ def _labels(path: Path, options: Options) -> tuple[list[str], Sequence[str]]:
         label = column(schema.names, options.label_column, LABELS, option="label_column", where=str(path))
         values = file.read(columns=[label]).column(label).to_pylist()
         declared = declared_names(schema, label) or ()
-    if len(set(declared)) < len(declared):
-        raise DataError(f"{path} names two classes alike in its metadata; write it again with different names")
-    if declared:
-        values = [_declared(value, declared, f"{path} row {row + 1}") for row, value in enumerate(values)]
-    return as_names(values, where=str(path)), declared
-
-
-def _declared(value: object, declared: Sequence[str], where: str) -> object:
-    if not isinstance(value, int):
-        return value
-    if not 0 <= value < len(declared):
-        raise DataError(
-            f"{where} has label {value}, but the metadata names classes 0 to {len(declared) - 1}; -1 is for images "
-            "without a label: leave them out"
-        )
-    return declared[value]
+    return row_names(values, declared, where=str(path)), declared
 
 
 def _images(paths: Sequence[Path], options: Options) -> dict[str, Any]:
@@ -193,7 +155,12 @@ def _images(paths: Sequence[Path], options: Options) -> dict[str, Any]:
         with pyarrow.ipc.new_file(store, schema) as writer:
             for path in paths:
                 with opened(path) as file:
-                    name = _image_column(file.schema_arrow, options.image_column, str(path))
+                    name = image_column(
+                        file.schema_arrow,
+                        options.image_column,
+                        where=str(path),
+                        otherwise=", or read paths with --data table",
+                    )
                     counts[path] = file.metadata.num_rows
                     for batch in file.iter_batches(_ROWS, columns=[name]):
                         values = batch.column(name)

@@ -16,9 +16,10 @@ from typing import Any
 
 from ..errors import ConfigError, DataError
 from ._base import Dataset
-from ._class_folders import HELD_OUT, TRAIN, Part
+from ._class_folders import HELD_OUT, TRAIN
 from ._columns import IMAGES, LABELS, class_names, column, numbered
-from ._photos import DrawnOptions, photographs, with_held_out
+from ._listing import Listing, Part
+from ._photos import DrawnOptions, counted, photographs, with_held_out
 
 NAMES: dict[str, dict[str, int]] = {"table": {}}
 
@@ -71,8 +72,14 @@ def recognises(path: Path) -> str | None:
 def build(options: Options) -> Dataset:
     """The images that the table lists, by name; none is opened unless bad ones are to be skipped.
 
-    Raises: ConfigError without a table. DataError where it cannot be read, a column, a label or a file is missing, or
-        a class is unknown to training.
+    Raises: as listing.
+    """
+    return photographs("table", options, listing(options))
+
+
+def listing(options: Options) -> Listing:
+    """Raises: ConfigError without a table. DataError where it cannot be read, a column, a label or a file is missing
+    (files may where bad images are skipped), or a class is too small or unknown to training.
     """
     if options.root is None:
         raise ConfigError("the data set 'table' needs to know which; give --data.root or --data FILE.csv")
@@ -99,11 +106,10 @@ def build(options: Options) -> Dataset:
     }
     other = next((name for name in parts if name != TRAIN), None)
     if other is None:
-        train, test, source = with_held_out(photos[TRAIN], classes, options, source=f"{path}")
+        found = with_held_out(photos[TRAIN], classes, options, source=f"{path}")
     else:
-        train, test, source = photos[TRAIN], photos[other], f"{path} ({TRAIN} and {options.test or other})"
-    source += f"; {len(train.paths):,} + {len(test.paths):,} images"
-    return photographs("table", options, classes, train, test, source=source)
+        found = Listing(classes, photos[TRAIN], photos[other], f"{path} ({TRAIN} and {options.test or other})")
+    return counted(found, options)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

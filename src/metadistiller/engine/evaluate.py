@@ -4,7 +4,10 @@ Counts add up over batches, machines and time without rounding. Evaluation is fl
 training was: it is what a user of the shipped network gets.
 """
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from typing import Any, Literal
 
 import torch
@@ -12,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import Dataset, LabelledImages, evaluation_images
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..methods import Method
+from ..ranks import ALONE, Ranks
 from .machine import Machine
 from .means import AGAINST_DIVERGENCE
+from .stopping import no_limit, until
 
 
 def ensemble_scores(exit_logits: list[Tensor], how: Literal["logits", "probabilities"]) -> Tensor:
@@ -86,13 +91,21 @@ def evaluate(
     machine: Machine,
     batch_size: int,
     ensemble: Literal["logits", "probabilities"] = "logits",
+    interrupted: Callable[[], bool] = no_limit,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Counts over `images`. Leaves the method in the mode that it was in.
 
-    Raises: TrainingError where the final output's loss is not finite; DataError where an image cannot be read.
+    Args:
+        interrupted: asked before each batch whether to break off.
+        ranks: that have the images between them, each image once; all return the counts of all.
+    Raises: ConfigError where there are more ranks than images; TrainingError where the final output's loss is not
+        finite; DataError where an image cannot be read; Stopped where `interrupted` said so.
     """
+    if len(images) < ranks.world:
+        raise ConfigError(f"{len(images)} images cannot be evaluated by {ranks.world} ranks; start fewer")
     with method.evaluating():
-        return _count(method, dataset, images, machine, batch_size, ensemble)
+        return _count(method, dataset, images, machine, batch_size, ensemble, interrupted, ranks)
 
 
 def _count(
@@ -102,12 +115,17 @@ def _count(
     machine: Machine,
     batch_size: int,
     ensemble: Literal["logits", "probabilities"],
+    interrupted: Callable[[], bool],
+    ranks: Ranks,
 ) -> Evaluation:
     classes = dataset.num_classes
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=machine.device)
     loss = torch.zeros((), dtype=torch.float64, device=machine.device)
     hits1, hits5 = [], []
-    for pixels, targets in images.batches(batch_size):
+    for batch in until(interrupted, _own_batches(images, batch_size, ranks)):
+        if batch is None:
+            continue
+        pixels, targets = batch
         labels = targets.to(machine.device)
         exit_logits = method.exits(machine.arrange(evaluation_images(pixels.to(machine.device), dataset)))
         scores = torch.stack([*exit_logits, ensemble_scores(exit_logits, ensemble)])
@@ -117,6 +135,8 @@ def _count(
         final = exit_logits[-1]
         confusion += torch.bincount(labels * classes + final.argmax(1), minlength=classes * classes)
         loss += F.cross_entropy(final, labels, reduction="sum")
+    top1, top5 = torch.stack(hits1).sum(0), torch.stack(hits5).sum(0)
+    ranks.sum_([top1, top5, confusion, loss])
     if not loss.isfinite():
         raise TrainingError(
             f"the test loss is {loss.item()}: the network's weights or batch statistics have diverged; "
@@ -124,8 +144,19 @@ def _count(
         )
     return Evaluation(
         count=len(images),
-        top1=tuple(torch.stack(hits1).sum(0).tolist()),
-        top5=tuple(torch.stack(hits5).sum(0).tolist()),
+        top1=tuple(top1.tolist()),
+        top5=tuple(top5.tolist()),
         confusion=confusion.view(classes, classes).tolist(),
         loss=loss.item() / len(images),
     )
+
+
+def _own_batches(images: LabelledImages, batch_size: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor] | None]:
+    """This rank's part in batches; on all ranks as many, with None where this one has no more."""
+    if ranks.world == 1:
+        yield from images.batches(batch_size)
+        return
+    own = images.take(torch.arange(ranks.rank, len(images), ranks.world)).batches(batch_size)
+    # The first rank has an image more where they do not come out even.
+    rounds = math.ceil(math.ceil(len(images) / ranks.world) / batch_size)
+    yield from islice(chain(own, repeat(None)), rounds)

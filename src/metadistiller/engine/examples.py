@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,20 @@ from ..errors import TrainingError
 from ..methods import Method
 from .machine import Machine
 from .means import AGAINST_DIVERGENCE
+from .stopping import no_limit, until
 
 USUAL_IMAGES = 3
 
 
 @torch.no_grad()
 def soft_target_examples(
-    method: Method, dataset: Dataset, machine: Machine, *, batch_size: int, index: Sequence[int] | None = None
+    method: Method,
+    dataset: Dataset,
+    machine: Machine,
+    *,
+    batch_size: int,
+    index: Sequence[int] | None = None,
+    interrupted: Callable[[], bool] = no_limit,
 ) -> dict[str, Any]:
     """What soft_targets.json holds: distributions over the classes for some test images, mean entropies for all.
 
@@ -32,13 +39,15 @@ def soft_target_examples(
         batch_size: images at once, >= 1.
         index: places in the test set, from 0; None takes the first image of each of three classes spread over the
             labels: chosen by their place, not by how well they look.
-    Raises: ConfigError where the test set has no such image; TrainingError where an answer is not finite; DataError.
+        interrupted: asked before each batch whether to break off.
+    Raises: ConfigError where the test set has no such image; TrainingError where an answer is not finite; DataError;
+        Stopped where `interrupted` said so.
     """
     places = _usual(dataset.test.labels) if index is None else _checked(index, len(dataset.test))
     pixels = dataset.test.pixels(places)
     with method.evaluating():
         parts = [_answers(method, dataset, machine, part) for part in torch.split(pixels, batch_size)]
-        entropy = _mean_entropies(method, dataset, machine, batch_size)
+        entropy = _mean_entropies(method, dataset, machine, batch_size, interrupted)
     targets, outputs = (
         [torch.cat(same).cpu() for same in zip(*kind, strict=True)] for kind in zip(*parts, strict=True)
     )
@@ -79,10 +88,12 @@ def _answers(method: Method, dataset: Dataset, machine: Machine, pixels: Tensor)
     return method.soft_targets(shown), [F.softmax(logits.float(), dim=1) for logits in method.exits(shown)]
 
 
-def _mean_entropies(method: Method, dataset: Dataset, machine: Machine, batch_size: int) -> dict[str, Any]:
+def _mean_entropies(
+    method: Method, dataset: Dataset, machine: Machine, batch_size: int, interrupted: Callable[[], bool]
+) -> dict[str, Any]:
     """Of every distribution over the test set, in nats; float64, so that a sum over many images loses nothing."""
     num_targets, sums = 0, torch.zeros((), dtype=torch.float64, device=machine.device)
-    for pixels, _ in dataset.test.batches(batch_size):
+    for pixels, _ in until(interrupted, dataset.test.batches(batch_size)):
         targets, outputs = _answers(method, dataset, machine, pixels)
         num_targets = len(targets)
         sums = sums + torch.stack([torch.special.entr(shares.double()).sum() for shares in (*targets, *outputs)])

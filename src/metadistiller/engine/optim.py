@@ -80,11 +80,14 @@ class PlayerOptimizer:
         # Only this player's gradients are made: another's .grad is never written, not even with zeros.
         torch.autograd.backward(loss, inputs=list(self._params.values()))
 
+    def gradients(self) -> list[Tensor]:
+        """What is in .grad, of the parameters that have one."""
+        return [p.grad for p in self._params.values() if p.grad is not None]
+
     def move(self, *, factor: float) -> Tensor:
         """One update along what is in .grad, which is then gone; returns its norm before clipping, a scalar."""
         params = list(self._params.values())
-        gradients = [p.grad for p in params if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm(self.gradients())
         if self._clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(params, self._clip_norm, norm)
         for group in self._optimizer.param_groups:

@@ -14,6 +14,7 @@ from .export import save_network
 from .profile import stopwatch_of
 from .start import load_start
 from .step import Job, Stepper
+from .stopping import Stopped, no_limit
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -28,11 +29,6 @@ class Watcher(Protocol):
     def end(self, result: Mapping[str, Any], evaluation: Evaluation) -> None: ...
 
 
-def no_limit() -> bool:
-    """A run that ends when it is done."""
-    return False
-
-
 def train(
     job: Job,
     folder: RunFolder,
@@ -40,19 +36,23 @@ def train(
     watcher: Watcher,
     command: str,
     stop: Callable[[], bool] = no_limit,
+    interrupted: Callable[[], bool] = no_limit,
     profile: bool = False,
 ) -> dict[str, Any]:
     """Train from wherever the folder's checkpoints are to the end; returns what result.json holds.
 
     Args:
-        stop: asked between two steps whether to save and stop.
+        stop: asked between two steps whether to save and stop; a sitting takes a step at least, and ends with an
+            evaluation that has begun: what has little time, again and again, still comes to the end.
+        interrupted: the same, for who cannot wait so long: asked before the first step and between batches of an
+            evaluation too.
         profile: whether to measure where the time goes; changes no bit of what is trained.
     Raises: TrainingError where a loss is not finite; CheckpointError where the folder belongs to another run; Paused
-        after saving, where `stop` says so.
+        after saving, where `stop` or `interrupted` says so.
     """
     stopwatch = stopwatch_of(job.machine) if profile else None
     with keeping(stopwatch), timed(OTHER):
-        return _train(_Run(job, folder, watcher, stop, stopwatch), command)
+        return _train(_Run(job, folder, watcher, stop, interrupted, stopwatch), command)
 
 
 def _train(run: "_Run", command: str) -> dict[str, Any]:
@@ -70,8 +70,8 @@ def _train(run: "_Run", command: str) -> dict[str, Any]:
     evaluation = None
     for epoch in range(progress.epoch, job.config.epochs):
         # Also here, where all is saved: a run that has no time left begins no epoch.
-        if epoch > progress.epoch and run.stop():
-            run.pause(epoch, 0)
+        if run.interrupted() or (epoch > progress.epoch and run.stop()):
+            run.pause(epoch, progress.step if epoch == progress.epoch else 0)
         run.train_epoch(epoch, progress if epoch == progress.epoch else Progress(epoch=epoch))
         evaluation = run.evaluate_epoch(epoch)
         run.close_epoch(epoch, evaluation)
@@ -82,18 +82,27 @@ class _Run:
     """One run under way: the players' optimizers, the epoch's means, the clock."""
 
     def __init__(
-        self, job: Job, folder: RunFolder, watcher: Watcher, stop: Callable[[], bool], stopwatch: Stopwatch | None
+        self,
+        job: Job,
+        folder: RunFolder,
+        watcher: Watcher,
+        stop: Callable[[], bool],
+        interrupted: Callable[[], bool],
+        stopwatch: Stopwatch | None,
     ) -> None:
         self.job = job
         self.config = job.config
         self.folder = folder
         self.watcher = watcher
         self.stop = stop
+        self.interrupted = interrupted
         self.stopwatch = stopwatch
         self.stepper = Stepper(job)
         self.steps = self.stepper.steps_per_epoch
         self.epoch_seconds = 0.0
         self._unwritten: list[dict[str, Any]] = []  # rows that are not in results.csv yet
+        # Whether the newest checkpoint is of the place that the run was in when it last saved.
+        self.saved = True
         self._began = time.perf_counter()
 
     @property
@@ -115,28 +124,33 @@ class _Run:
                 looked = now
                 means = stepper.means.means(self._where(epoch, step))
                 self.watcher.step(epoch, step + 1, means, stepper.images_seen / (now - began))
+            if step + 1 == self.steps:
+                break
             every = self.config.checkpoint_every_steps
-            if every and (step + 1) % every == 0 and step + 1 < self.steps:
-                self._save(epoch, step + 1, stepper.means.totals(self._where(epoch, step)))
-            if step + 1 < self.steps and self.stop():
-                saved = self._save(epoch, step + 1, stepper.means.totals(self._where(epoch, step)))
-                self.pause(epoch, step + 1, saved=saved)
+            here = every is not None and (step + 1) % every == 0 and self._save_within(epoch, step + 1)
+            if self.interrupted() or self.stop():
+                if not here:
+                    self._save_within(epoch, step + 1)
+                self.pause(epoch, step + 1)
         # Raises where a step since the last look went wrong, before the test set is asked or anything is saved.
         stepper.means.totals(self._where(epoch, self.steps - 1))
         self.epoch_seconds = time.perf_counter() - began
 
-    def pause(self, epoch: int, step: int, *, saved: bool = True) -> NoReturn:
-        """Raises: Paused; CheckpointError where the place could not be saved."""
-        if saved:
+    def pause(self, epoch: int, step: int) -> NoReturn:
+        """After saving. Raises: Paused; CheckpointError where the place could not be saved."""
+        if self.saved:
             self._record_profile()
         self._record("pause", epoch=epoch, step=step, seconds=self.seconds)
         place = f"after epoch {epoch} of {self.config.epochs}" + (f" and {step} steps" if step else "")
-        if not saved:
+        place += ", before their evaluation" if step == self.steps else ""
+        if not self.saved:
             raise CheckpointError(
                 f"stopped in time, {place}, but the checkpoint could not be written; make room on the disk, then "
                 f"'metadistiller resume {self.folder}' goes on from the checkpoint before it"
             )
-        raise Paused(f"stopped in time, {place}; 'metadistiller resume {self.folder}' goes on from there")
+        raise Paused(
+            f"stopped in time, {place}; all is saved, and 'metadistiller resume {self.folder}' goes on from there"
+        )
 
     def _record_profile(self) -> None:
         """At the end of a process; one that is killed leaves none, and its last steps are done again."""
@@ -150,7 +164,14 @@ class _Run:
 
     def evaluate_epoch(self, epoch: int) -> Evaluation | None:
         last = epoch + 1 == self.config.epochs
-        return self._evaluate() if last or (epoch + 1) % self.config.evaluate_every == 0 else None
+        if not last and (epoch + 1) % self.config.evaluate_every != 0:
+            return None
+        try:
+            return self._evaluate()
+        except Stopped:
+            # The steps are not taken again; the evaluation is, from its beginning.
+            self._save_within(epoch, self.steps)
+            self.pause(epoch, self.steps)
 
     def close_epoch(self, epoch: int, evaluation: Evaluation | None) -> None:
         """The event, the row, the checkpoint; in this order, so that a checkpoint never knows more than the table."""
@@ -161,7 +182,8 @@ class _Run:
             row |= {name.replace(" ", "_"): percent for name, percent in scores}
             row["test_loss"] = evaluation.loss
         self._unwritten.append(row)
-        rate = self.stepper.images_seen / self.epoch_seconds
+        # None was seen where only the evaluation was left to do.
+        rate = self.stepper.images_seen / self.epoch_seconds if self.stepper.images_seen else 0.0
         self._record(
             "epoch",
             epoch=epoch,
@@ -176,13 +198,24 @@ class _Run:
     def finish(self, evaluation: Evaluation | None) -> dict[str, Any]:
         """The run's products; result.json comes last and says that all of them are there."""
         self._write_rows()
-        evaluation = evaluation or self._evaluate()
         config, job, folder = self.config, self.job, self.folder
+        try:
+            evaluation = evaluation or self._evaluate()
+            with timed("evaluation"):
+                examples = soft_target_examples(
+                    job.method,
+                    job.dataset,
+                    job.machine,
+                    batch_size=config.eval_batch_size,
+                    interrupted=self.interrupted,
+                )
+        except Stopped:
+            self.pause(config.epochs, 0)
         write_json(folder.evaluation, evaluation.as_dict(job.dataset.classes))
-        with timed("evaluation"):
-            examples = soft_target_examples(job.method, job.dataset, job.machine, batch_size=config.eval_batch_size)
         write_json(folder.soft_targets, examples)
         save_network(job.method.deployable(), folder.weights, config=config, dataset=job.dataset)
+        if self.interrupted():
+            self.pause(config.epochs, 0)
         result = {
             **identity(config),
             "epochs": config.epochs,
@@ -208,6 +241,7 @@ class _Run:
                 machine=self.job.machine,
                 batch_size=self.config.eval_batch_size,
                 ensemble=self.config.ensemble,
+                interrupted=self.interrupted,
             )
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
@@ -241,6 +275,10 @@ class _Run:
                 }
             )
 
+    def _save_within(self, epoch: int, steps: int) -> bool:
+        """After so many steps of an epoch, >= 1. Returns: as `_save`."""
+        return self._save(epoch, steps, self.stepper.means.totals(self._where(epoch, steps - 1)))
+
     def _save(self, epoch: int, step: int, means: Mapping[str, tuple[float, int]]) -> bool:
         """Returns: whether it could be written."""
         progress = Progress(epoch, step, self.seconds, means, identity(self.config))
@@ -258,7 +296,9 @@ class _Run:
             # Losing a save is better than losing the run: the checkpoint before it is still whole.
             self.watcher.note(f"checkpoint not saved, training goes on: {error}")
             self._record("save_failed", reason=str(error), seconds=self.seconds)
+            self.saved = False
             return False
+        self.saved = True
         return True
 
     def _write_rows(self) -> None:

@@ -26,7 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..nn import LabelGenerator, MultiExit
+from ..data import share_of
+from ..nn import LabelGenerator, MultiExit, counting
+from ..ranks import ALONE, Ranks
 from ..timing import timed
 from ._forward_mode import Kept
 from .derivative import Derivative, Heldout, directional_derivatives, heldout_gradient, supported_derivative
@@ -56,11 +58,14 @@ class MetaLoss:
         surrogate: scalar whose gradient in theta_g is the meta-gradient; its value has no meaning.
         heldout_loss: L_test at theta_s^+, in nats, detached.
         target_logits: logits of T_1..T_{K-1} on X_train, detached.
+        share: of X_train that the surrogate is the mean over, where several ranks have it between them: the
+            meta-gradient is the sum over ranks of the surrogates' gradients times their shares.
     """
 
     surrogate: Tensor
     heldout_loss: Tensor
     target_logits: list[Tensor]
+    share: float = 1.0
 
 
 def meta_loss(
@@ -76,6 +81,7 @@ def meta_loss(
     derivative: Derivative = "forward_mode",
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> MetaLoss:
     """A scalar whose gradient with respect to theta_g is the meta-gradient of eq. 8, exactly.
 
@@ -92,17 +98,21 @@ def meta_loss(
         heldout: see heldout_gradient.
         derivative: see directional_derivatives; the surrogate is exact with forward_mode and double_backward.
         label_smoothing, class_weights: of the look-ahead's hard terms, as in training; the held-out loss has neither.
+        ranks: which have the batches between them. They exchange the look-ahead's gradient and v, and whoever steps
+            the generator sums its gradient: three sums, and nothing else, make it the meta-gradient of the whole
+            batches. (A look-ahead of each rank's own is another function: its gradient is a fifth off.)
     """
-    with torch.enable_grad(), timed("look-ahead"):
+    with torch.enable_grad(), timed("look-ahead"), counting(share_of(train_batch)):
         ahead = look_ahead(
             student,
             generator,
-            *train_batch,
+            train_batch,
             inner_lr=inner_lr,
             alpha=alpha,
             temperature=temperature,
             label_smoothing=label_smoothing,
             class_weights=class_weights,
+            ranks=ranks,
         )
     return meta_loss_from(
         ahead,
@@ -113,6 +123,7 @@ def meta_loss(
         temperature=temperature,
         heldout=heldout,
         derivative=derivative,
+        ranks=ranks,
     )
 
 
@@ -126,6 +137,7 @@ def meta_loss_from(
     temperature: float,
     heldout: Heldout = "final",
     derivative: Derivative = "forward_mode",
+    ranks: Ranks = ALONE,
 ) -> MetaLoss:
     """The same from a look-ahead that is there already, such as shared_look_ahead's.
 
@@ -133,15 +145,15 @@ def meta_loss_from(
     """
     with torch.enable_grad():
         with timed("held-out"):
-            loss, v = heldout_gradient(student, ahead.fast_params, *heldout_batch, heldout=heldout)
-        with timed("forward-mode"):
+            loss, v = heldout_gradient(student, ahead.fast_params, heldout_batch, heldout=heldout, ranks=ranks)
+        with timed("forward-mode"), counting(ahead.share):
             u = directional_derivatives(
                 student, v, ahead.images, temperature=temperature, how=derivative, kept=ahead.kept
             )
         with timed("generator"):
             agreement = _agreement(u, ahead.target_logits, temperature=temperature)
     surrogate = inner_lr * (1 - alpha) * temperature**2 * agreement
-    return MetaLoss(surrogate, loss, [logits.detach() for logits in ahead.target_logits])
+    return MetaLoss(surrogate, loss, [logits.detach() for logits in ahead.target_logits], ahead.share)
 
 
 def _agreement(u: Sequence[Tensor], target_logits: Sequence[Tensor], *, temperature: float) -> Tensor:

@@ -31,6 +31,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from ..nn import Moments, Synchronised, entered
 from ._draws import Draws
 
 
@@ -179,6 +180,9 @@ def _batch_norm(
     gamma, dgamma = _parts(weight)
     beta, dbeta = _parts(bias)
     assert x is not None
+    mode = entered()
+    if training and mode is not None:
+        return _synchronised(mode, (x, dx), (gamma, dgamma), (beta, dbeta), eps)
     y, mean, inverse = torch.native_batch_norm(x, gamma, beta, running_mean, running_var, training, momentum, eps)
     if not training:
         assert running_mean is not None
@@ -195,6 +199,30 @@ def _batch_norm(
         affine = F.batch_norm(x, mean, inverse.pow(-2) - eps, scale, shift, training=False, eps=eps)
         dy = affine if dy is None else dy.add_(affine)
     return y if dy is None else dual(y, dy)
+
+
+_Dual = tuple[Tensor | None, Tensor | None]  # value and tangent
+
+
+def _synchronised(mode: Synchronised, x: tuple[Tensor, Tensor | None], gamma: _Dual, beta: _Dual, eps: float) -> Tensor:
+    """The same over the images of all ranks."""
+    (value, dx), (weight, dgamma), (bias, dbeta) = x, gamma, beta
+    moments = Moments.of(value, mode)
+    y = moments.normalised(value, weight, bias, eps)
+    shown = moments.standardised(value, eps)
+    by_channel = [1, -1, *[1] * (value.ndim - 2)]
+    dy = None
+    if dx is not None:
+        along, _, _ = moments.projected(dx.to(shown.dtype), shown)
+        scale = moments.inverse(eps) if weight is None else moments.inverse(eps) * weight
+        dy = along * scale.view(by_channel)
+    if dgamma is not None:
+        part = shown * dgamma.view(by_channel)
+        dy = part if dy is None else dy + part
+    if dbeta is not None:
+        part = dbeta.view(by_channel).expand_as(shown)
+        dy = part.clone() if dy is None else dy + part
+    return y if dy is None else dual(y, dy.to(y.dtype))
 
 
 def _parts(value: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data import Batch, share_of
 from ..losses import hard_loss, wide
-from ..nn import MultiExit
+from ..nn import MultiExit, counting
+from ..ranks import ALONE, Ranks
 from ._bound import call
 from ._forward_mode import Kept, dual, forward_mode, plain_attention, tangent
 
@@ -23,16 +25,18 @@ DIFFERENCE = 0.003
 
 
 def heldout_gradient(
-    student: MultiExit, fast_params: Mapping[str, Tensor], images: Tensor, labels: Tensor, *, heldout: Heldout
+    student: MultiExit, fast_params: Mapping[str, Tensor], batch: Batch, *, heldout: Heldout, ranks: Ranks = ALONE
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L_test at theta_s^+ and v, its gradient there (first half of eq. 8).
 
     Args:
-        images, labels: X_test (N', 3, H, W) and Y_test (N',).
+        batch: X_test (N', 3, H, W) and Y_test (N',).
+        ranks: which have the batch between them; loss and v are of the whole batch, the same on all.
         heldout: "final" takes the final output's cross entropy, as written; "all" sums it over all exits.
     Returns: the loss, detached; v by name, without the parameters that the loss does not depend on and those that no
         early exit depends on: eq. 8 has no use for them.
     """
+    images, labels = batch
     # Gradients of the last stage's weights would be computed for nobody, as u_k is not a function of them.
     fast = {
         name: value.detach().requires_grad_(name in student.early_parameters) for name, value in fast_params.items()
@@ -40,16 +44,21 @@ def heldout_gradient(
     if heldout == "final":
         fast = {name: value for name, value in fast.items() if name.startswith("backbone.")}
         bare = {name.removeprefix("backbone."): value for name, value in fast.items()}
-        logits = call(student.backbone, student.backbone.forward, bare, images)
+        with counting(share_of(batch)):
+            logits = call(student.backbone, student.backbone.forward, bare, images)
         loss = hard_loss(logits, labels)
     else:
-        _, exit_logits = call(student, student.forward, fast, images)
+        with counting(share_of(batch)):
+            _, exit_logits = call(student, student.forward, fast, images)
         loss = torch.stack([hard_loss(logits, labels) for logits in exit_logits]).sum()
+    loss = loss * share_of(batch)
     wanted = {name: value for name, value in fast.items() if value.requires_grad}
     # Where all of it is frozen there is nothing to differentiate.
     gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True) if wanted else ()
     found = {name: gradient for name, gradient in zip(wanted, gradients, strict=True) if gradient is not None}
-    return loss.detach(), found
+    loss = loss.detach()
+    ranks.sum_([loss, *found.values()])
+    return loss, found
 
 
 def directional_derivatives(

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..data import Batch, share_of
 from ..losses import self_boosting_loss
 from ..nn import LabelGenerator, MultiExit
+from ..ranks import ALONE, Ranks
 from ._bound import call
 from ._forward_mode import Kept
 
@@ -21,33 +23,37 @@ class LookAhead:
         target_logits: of T_1..T_{K-1} on X_train, (N, C) each; their graph leads to theta_g.
         fast_params: theta_s^+ by name, detached.
         kept: what convolutions gave, and layers drew, at theta_s on X_train.
+        share: of X_train that `images` are, where several ranks have it between them.
     """
 
     images: Tensor
     target_logits: list[Tensor]
     fast_params: dict[str, Tensor]
     kept: Kept = field(default_factory=Kept)
+    share: float = 1.0
 
 
 def look_ahead(
     student: MultiExit,
     generator: LabelGenerator,
-    images: Tensor,
-    labels: Tensor,
+    batch: Batch,
     *,
     inner_lr: float,
     alpha: float,
     temperature: float,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> LookAhead:
     """Eq. 7 on a batch of its own, as Algorithm 1 has it: one plain gradient step on the loss of eq. 3.
 
     Args:
-        images, labels: X_train (N, 3, H, W) and Y_train (N,).
+        batch: X_train (N, 3, H, W) and Y_train (N,).
         inner_lr: zeta >= 0, the current learning rate of the student.
+        ranks: which have the batch between them; the step is that of the whole batch, the same on all.
     Departs: no momentum and no weight decay in the step; neither changes the mixed derivative of eq. 8 (reading G8).
     """
+    images, labels = batch
     params = dict(student.named_parameters())
     kept = Kept()
     with kept:
@@ -65,10 +71,11 @@ def look_ahead(
     )
     moving = {name: param for name, param in params.items() if param.requires_grad}
     # A network may hold parameters that its output does not depend on, such as those of an auxiliary head.
-    found = torch.autograd.grad(loss, list(moving.values()), allow_unused=True)
+    found = torch.autograd.grad(loss * share_of(batch), list(moving.values()), allow_unused=True)
     gradients = {name: gradient for name, gradient in zip(moving, found, strict=True) if gradient is not None}
+    ranks.sum_(list(gradients.values()))
     fast_params = _moved(params, gradients, inner_lr)
-    return LookAhead(images, target_logits, fast_params, kept)
+    return LookAhead(images, target_logits, fast_params, kept, share_of(batch))
 
 
 def shared_look_ahead(
@@ -78,6 +85,7 @@ def shared_look_ahead(
     *,
     inner_lr: float,
     kept: Kept | None = None,
+    share: float = 1.0,
 ) -> LookAhead:
     """Eq. 7 with the gradient that the student's own training step has just made: X_train is its batch.
 
@@ -85,17 +93,19 @@ def shared_look_ahead(
     with the same T_k.
 
     Args:
-        student: theta_s, not yet moved, with the gradient of eq. 3 in the .grad of its parameters.
+        student: theta_s, not yet moved, with the gradient of eq. 3 in the .grad of its parameters; that of the whole
+            batch where several ranks have it between them.
         images: the batch that it is the gradient of.
         target_logits: the T_k that stood in it, with their graph to theta_g.
         inner_lr: zeta >= 0.
         kept: entered while the student answered that batch; saves a third of the forward-mode pass.
+        share: of the batch that `images` are.
     Departs: Algorithm 1 draws a batch of its own from D_train, after the student's update.
     """
     params = dict(student.named_parameters())
     gradients = {name: param.grad for name, param in params.items() if param.grad is not None}
     assert gradients, "the student's gradient must be there"
-    return LookAhead(images, list(target_logits), _moved(params, gradients, inner_lr), kept or Kept())
+    return LookAhead(images, list(target_logits), _moved(params, gradients, inner_lr), kept or Kept(), share)
 
 
 def _moved(params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], inner_lr: float) -> dict[str, Tensor]:

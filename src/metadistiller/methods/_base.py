@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data import Stream, Train
 from ..nn import Backbone
+from ..ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Setting:
         teacher: a trained network, for a method whose module says PARTNER = "teacher". It may lie on the meta device,
             with shapes and no weights, where the method is restored only to be asked.
         peer: a fresh network, for a method whose module says PARTNER = "peer".
+        ranks: which have the batches between them.
     """
 
     backbone: Backbone
@@ -40,6 +42,7 @@ class Setting:
     epochs: int = 1
     teacher: Backbone | None = None
     peer: Backbone | None = None
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,13 @@ class Losses:
     Attributes:
         total: scalar to minimise.
         parts: detached scalars for the record, by name; the student's hold its "loss".
+        share: of a batch that several ranks have between them, the share that `total` is the mean over; None where
+            that is the share of the objective's own batch.
     """
 
     total: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import require
-from ..data import Batch, Disjoint, Halves, seeded
+from ..data import Batch, Disjoint, Halves, seeded, share_of
 from ..losses import hard_loss
 from ..meta import Derivative, Kept, MetaLoss, meta_loss, meta_loss_from, shared_look_ahead, supported_derivative
 from ..nn import Backbone, LabelGenerator, stage_shapes
@@ -129,6 +129,7 @@ class MetaDistiller(Method):
         self._options = options
         self._label_smoothing = setting.label_smoothing
         self._class_weights = setting.class_weights
+        self._ranks = setting.ranks
         self.generator = None if options.targets == "uniform" else _build_generator(options, setting)
         self.boosting = SelfBoosting(
             build_student(setting, options.inner_width),
@@ -201,6 +202,7 @@ class MetaDistiller(Method):
                 derivative=self._derivative(batch[0][0]),
                 label_smoothing=self._label_smoothing,
                 class_weights=self._class_weights,
+                ranks=self._ranks,
             )
         return _losses_of(found)
 
@@ -210,18 +212,18 @@ class MetaDistiller(Method):
         kept = Kept()
         losses, targets = self.boosting.loss_and_targets(batch, kept=kept)
         assert targets is not None
-        self._between.left = images, targets, kept
+        self._between.left = images, targets, kept, share_of(batch)
         return losses
 
     def _shared_loss(self, heldout_batch: Batch, rates: Mapping[str, float]) -> Losses:
         """Eq. 8 after the look-ahead that the student's gradient is; the student has not moved yet."""
         assert self._between.left is not None, "the student's loss comes first in each step"
-        (images, targets, kept), self._between.left = self._between.left, None
+        (images, targets, kept, share), self._between.left = self._between.left, None
         student = self.boosting.student
         with self._meta_autocast(images):
             # In another precision the convolutions give something else.
             same = kept if self._options.meta_precision == "run" else None
-            ahead = shared_look_ahead(student, images, targets, inner_lr=rates["student"], kept=same)
+            ahead = shared_look_ahead(student, images, targets, inner_lr=rates["student"], kept=same, share=share)
             found = meta_loss_from(
                 ahead,
                 student,
@@ -231,6 +233,7 @@ class MetaDistiller(Method):
                 temperature=self._options.temperature,
                 heldout=self._options.heldout,
                 derivative=self._derivative(ahead.images),
+                ranks=self._ranks,
             )
         return _losses_of(found)
 
@@ -270,18 +273,19 @@ class _Between:
     A copy of the method has nothing of it: a graph cannot be copied.
 
     Attributes:
-        left: the batch's images, the targets' logits with their graph, and what the convolutions gave.
+        left: the batch's images, the targets' logits with their graph, what the convolutions gave, and the share of
+            the batch that the images are.
     """
 
     def __init__(self) -> None:
-        self.left: tuple[Tensor, list[Tensor], Kept] | None = None
+        self.left: tuple[Tensor, list[Tensor], Kept, float] | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> "_Between":
         return _Between()
 
 
 def _losses_of(found: MetaLoss) -> Losses:
-    return Losses(found.surrogate, {"heldout_loss": found.heldout_loss})
+    return Losses(found.surrogate, {"heldout_loss": found.heldout_loss}, found.share)
 
 
 def _build_generator(options: Options, setting: Setting) -> LabelGenerator:

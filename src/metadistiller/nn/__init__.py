@@ -17,6 +17,7 @@ from .exits import BottleneckExit, LinearExit, build_exit
 from .generator import LabelGenerator
 from .initial import body_parameters, file_weights, freeze, frozen_modules, load_initial, published_weights
 from .multi_exit import MultiExit
+from .synchronised import Moments, Synchronised, counting, entered
 
 __all__ = [
     "Adapter",
@@ -26,13 +27,17 @@ __all__ = [
     "Found",
     "LabelGenerator",
     "LinearExit",
+    "Moments",
     "MultiExit",
     "StageShape",
+    "Synchronised",
     "adapt",
     "body_parameters",
     "build_exit",
     "build_network",
+    "counting",
     "discover",
+    "entered",
     "file_weights",
     "floating_parameter",
     "freeze",

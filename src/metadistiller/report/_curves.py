@@ -90,11 +90,12 @@ def _learning_rate(run: Run) -> list[Chart]:
 
 
 def _speed(run: Run) -> list[Chart]:
-    if not run.epochs:
+    # An epoch that was resumed for its evaluation alone has none.
+    measured = [epoch for epoch in run.epochs if epoch.images_per_second > 0]
+    if not measured:
         return []
     series = Series(
-        epochs=tuple(epoch.epoch for epoch in run.epochs),
-        values=tuple(epoch.images_per_second for epoch in run.epochs),
+        epochs=tuple(epoch.epoch for epoch in measured), values=tuple(epoch.images_per_second for epoch in measured)
     )
     return [
         lines(

@@ -128,7 +128,8 @@ def cost(run: Run) -> list[tuple[str, str]]:
     for kind in kinds:
         same = [epoch for epoch in run.epochs if epoch.objectives == kind]
         seconds = median(epoch.seconds for epoch in same)
-        rate = median(epoch.images_per_second for epoch in same)
+        # An epoch that was resumed for its evaluation alone has none.
+        rate = median([epoch.images_per_second for epoch in same if epoch.images_per_second > 0] or [0.0])
         rows.append(
             (
                 f"Epochs that train {printable(' and '.join(kind))}",
