@@ -187,3 +187,35 @@ def test_resident_memory_is_read_at_its_marks(lookahead: str) -> None:
     assert set(found) == {1, 3}
     assert all(memory > 1 for memory in found.values())
     assert torch.get_num_threads() == threads
+
+
+# reliability.py
+
+
+def test_figures_are_counted_and_told_on_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reliability = script("reliability")
+    threads = torch.get_num_threads()
+
+    def figure(place: Path, *, quick: bool) -> tuple[int, int]:
+        assert list(place.iterdir()) == []
+        found: tuple[int, int] = reliability._counted([None, "what went wrong", None] if quick else [None])
+        return found
+
+    monkeypatch.setattr(reliability, "FIGURES", {"one": figure, "other": figure})
+    for words, expected in (
+        (["--quick", "--json"], {"one": {"passed": 2, "tried": 3}, "other": {"passed": 2, "tried": 3}}),
+        (["--json", "--only", "other"], {"other": {"passed": 1, "tried": 1}}),
+    ):
+        monkeypatch.setattr(sys, "argv", ["reliability.py", *words])
+        reliability.main()
+        told = capsys.readouterr()
+        assert json.loads(told.out.splitlines()[-1]) == expected
+        assert ("what went wrong" in told.err) == ("--quick" in words)
+    torch.set_num_threads(threads)
+
+
+def test_what_reliability_py_says_it_measures_is_what_it_does() -> None:
+    reliability = script("reliability")
+    assert all(f"\n    {name} " in reliability.__doc__ for name in reliability.FIGURES)

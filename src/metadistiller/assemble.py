@@ -1,6 +1,7 @@
 """From a Config to a run; and the commands as functions."""
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -46,12 +47,13 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, 
 
 
 def default_folder(config: Config, parent: str | Path = "runs", *, taking_up: bool = False) -> Path:
-    """The first free runs/DATA-NETWORK-METHOD-sSEED[-N].
+    """The first free runs/DATA-NETWORK-METHOD-sSEED[-N]; what no file system and no shell minds, _ for the rest.
 
     Args:
         taking_up: or the first with a run of these settings, where one comes before it.
     """
-    name = f"{config.data.name}-{config.model.name}-{config.method.name}-s{config.seed}".replace("/", "_")
+    what = f"{config.data.name}-{config.model.name}-{config.method.name}"
+    name = f"{re.sub(r'[^A-Za-z0-9_.+-]', '_', what)[:200]}-s{config.seed}"
     path, count = Path(parent) / name, 1
     while path.exists() and not (taking_up and _can_be_taken(path, config)):
         count += 1

@@ -168,7 +168,8 @@ class RunFolder:
         try:
             values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise CheckpointError(f"{self.config} cannot be read: {error}") from None
+            # YAML's own words come in several lines.
+            raise CheckpointError(f"{self.config} cannot be read: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise CheckpointError(f"{self.config} holds no settings; it was damaged or edited")
         return values

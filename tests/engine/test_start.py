@@ -111,7 +111,8 @@ def test_weights_that_cannot_be_had_are_said_with_the_other_way(short: Config, m
 
     monkeypatch.setattr(family.models, "get_model_weights", offline)
     config = replace(short, model=Choice(name="torchvision/resnet18"), pretrained=True)
-    with pytest.raises(DataError, match=r"weights of resnet18 cannot be had \(OSError: Name or .*--weights FILE"):
+    said = r"weights of resnet18 cannot be had, from .* or by download \(OSError: Name or .*--weights FILE"
+    with pytest.raises(DataError, match=said):
         load_start(build_method(config, load_data(config.data)), config)
 
 

@@ -10,11 +10,14 @@ None of the formats in use notices a flipped bit by itself, so every byte is che
 tensor reaches the network.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,8 +33,10 @@ from ..errors import CheckpointError
 from ..methods import Method
 
 FORMAT = 1
-_NAME = re.compile(r"e(\d+)-s(\d+)")
+_NAME = re.compile(r"e(\d+)-s(\d+)(?:-(\d+))?")  # the last: of several of one place in training
+_LEFT_OVER = ".e*-s*.partial"  # by a save that was killed
 _FILES = ("method.safetensors", "optimizers.safetensors", "state.json")
+_MALFORMED = (ValueError, KeyError, TypeError, RecursionError, OverflowError)  # what JSON of another form leads to
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,28 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write a checkpoint under `folder` and drop all but the newest `keep`.
 
-    The new one is whole and on the disk before an old one is dropped. Raises: CheckpointError where it cannot be
-    written; what was there before is still valid then.
+    The new one is whole and on the disk before an old one is dropped. An old one of the same place in training keeps
+    its name until then, and the new one's ends in a number. What an earlier save left half-written is removed first.
+
+    Raises: CheckpointError where it cannot be written; what was there before is still valid then.
     """
-    final = folder / checkpoint.progress.folder_name
-    partial = folder / f".{final.name}.partial"
+    name = checkpoint.progress.folder_name
+    contents = _contents(checkpoint)
+    try:
+        final = _write(folder, name, contents)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder / name} could not be written ({error}); free some space there or see to its permissions, or "
+            "resume elsewhere from the checkpoint before it"
+        ) from error
+    # The new one is safe; what cannot be dropped now is dropped after the next save.
+    with contextlib.suppress(OSError):
+        _drop_others(folder, final, keep=keep)
+    return final
+
+
+def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """The files by name, the manifest last."""
     contents = {
         "method.safetensors": save(dense(checkpoint.method)),
         "optimizers.safetensors": save(dense(checkpoint.optimizers)),
@@ -80,56 +102,95 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         "state.json": json.dumps({"format": FORMAT, **asdict(checkpoint.progress)}, allow_nan=False).encode(),
     }
     files = {name: {"size": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
-    contents["manifest.json"] = _json({"format": FORMAT, "files": files, "digest": _sha256(_json(files))})
+    return contents | {"manifest.json": _json({"format": FORMAT, "files": files, "digest": _sha256(_json(files))})}
+
+
+def _write(folder: Path, name: str, contents: Mapping[str, bytes]) -> Path:
+    """A folder of these files, on the disk, under a name that nothing else has. Raises: OSError."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        _sync(folder.parent)
+    for left_over in folder.glob(_LEFT_OVER):
+        shutil.rmtree(left_over, ignore_errors=True)
+    needed, free = sum(map(len, contents.values())), shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"it takes {needed:,} bytes, {free:,} are free")
+    partial = folder / f".{name}.partial"
+    # A folder cannot take the place of another in one step, and between two steps there would be none.
+    final = folder / _free_name(folder, name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        for name, data in contents.items():
-            with (partial / name).open("wb") as file:
+        for file_name, data in contents.items():
+            with (partial / file_name).open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         _sync(partial)
-        shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        _sync(folder)
-    except OSError as error:
+    except OSError:
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(
-            f"{final} could not be written ({error}); free some space or choose another disk, "
-            "then resume from the checkpoint before it"
-        ) from error
+        raise
+    _sync(folder)
+    return final
+
+
+def _free_name(folder: Path, name: str) -> str:
+    wanted = _place(name)
+    taken = [place[2] for path in folder.iterdir() if (place := _place(path.name)) and place[:2] == wanted[:2]]
+    return f"{name}-{max(taken) + 1}" if taken else name
+
+
+def _drop_others(folder: Path, final: Path, *, keep: int) -> None:
     # What sorts later was refused when this run resumed; left there, it would take the places of good ones.
     there = list_checkpoints(folder)
-    place = there.index(final) + 1
-    for old in (*there[: max(0, place - keep)], *there[place:]):
-        shutil.rmtree(old, ignore_errors=True)
-    return final
+    place = _place(final.name)[:2]
+    earlier = [path for path in there if _place(path.name)[:2] < place]
+    kept = {final, *earlier[max(0, len(earlier) - keep + 1) :]}
+    for path in there:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _place(name: str) -> tuple[int, ...]:
+    """Epoch, step and number that a folder's name says, as numbers: 10000 comes after 9999. () for other names."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2]), int(match[3] or 1)) if match else ()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Folders by the place in training that they name, oldest first; half-written ones are not among them."""
-    places = {}
-    for path in folder.glob("e*-s*"):
-        match = _NAME.fullmatch(path.name)
-        if match and path.is_dir():
-            # As numbers: epoch 10000 comes after 9999, whatever their letters say.
-            places[path] = int(match[1]), int(match[2])
-    return sorted(places, key=places.__getitem__)
+    found = [path for path in folder.glob("e*-s*") if _place(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: _place(path.name))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint, checking every byte first. Raises: CheckpointError naming file and reason."""
     contents = _verified(path)
-    state = json.loads(contents["state.json"])
-    state.pop("format")
-    state["means"] = {name: (total, count) for name, (total, count) in state["means"].items()}
+    progress = _progress(path / "state.json", contents["state.json"])
+    named = _place(path.name)[:2]
+    if named and named != (progress.epoch, progress.step):
+        raise CheckpointError(f"{path} holds {progress.folder_name} in its state.json; was the folder renamed?")
+    tensors = {}
+    for name in _FILES[:2]:
+        try:
+            tensors[name] = load(contents[name])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{path / name} is not a safetensors file ({error})") from None
+    return Checkpoint(progress, *tensors.values())
+
+
+def _progress(path: Path, data: bytes) -> Progress:
     try:
-        method, optimizers = (load(contents[name]) for name in _FILES[:2])
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
-    return Checkpoint(Progress(**state), method, optimizers)
+        state = json.loads(data)
+        return Progress(
+            epoch=int(state["epoch"]),
+            step=int(state["step"]),
+            seconds=float(state["seconds"]),
+            means={name: (total, int(count)) for name, (total, count) in state["means"].items()},
+            identity=dict(state["identity"]),
+        )
+    except (*_MALFORMED, AttributeError) as error:
+        raise CheckpointError(f"{path} is not the state of a run ({type(error).__name__}: {error})") from None
 
 
 def newest_valid(folder: Path, identity: Mapping[str, str]) -> tuple[Checkpoint | None, list[str]]:
@@ -181,30 +242,34 @@ def load_weights(method: Method, checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _verified(path: Path) -> dict[str, bytes]:
-    manifest = _read(path / "manifest.json")
+    """The files, each as the manifest says."""
+    place = path / "manifest.json"
+    manifest = _read(place)
     try:
         listed = json.loads(manifest)
         files, digest = listed["files"], listed["digest"]
-        names = set(files)
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path / 'manifest.json'} is damaged: not a manifest") from None
-    if _json({"format": listed.get("format"), "files": files, "digest": digest}) != manifest:
-        raise CheckpointError(f"{path / 'manifest.json'} is damaged: not as it was written")
+        sizes = {str(name): (file["size"], file["sha256"]) for name, file in files.items()}
+        written = _json({"format": listed.get("format"), "files": files, "digest": digest})
+    except (*_MALFORMED, AttributeError):
+        raise CheckpointError(f"{place} is damaged: not a manifest") from None
+    if written != manifest:
+        raise CheckpointError(f"{place} is damaged: not as it was written")
     if _sha256(_json(files)) != digest:
-        raise CheckpointError(f"{path / 'manifest.json'} is damaged: its digest does not match")
+        raise CheckpointError(f"{place} is damaged: its digest does not match")
     if listed["format"] != FORMAT:
         raise CheckpointError(
-            f"{path} has format {listed['format']!r}, this version reads {FORMAT}; "
+            f"{place} has format {listed['format']!r}, this version reads {FORMAT}; "
             "resume it with the version that wrote it"
         )
-    if names != set(_FILES):
-        raise CheckpointError(f"{path / 'manifest.json'} is damaged: it lists {sorted(names)}")
+    if set(sizes) != set(_FILES):
+        raise CheckpointError(f"{place} is damaged: it lists {sorted(sizes)}")
     contents = {}
     for name in _FILES:
+        size, sha256 = sizes[name]
         data = _read(path / name)
-        if len(data) != files[name]["size"]:
-            raise CheckpointError(f"{path / name} is damaged: {len(data)} bytes instead of {files[name]['size']}")
-        if _sha256(data) != files[name]["sha256"]:
+        if len(data) != size:
+            raise CheckpointError(f"{path / name} is damaged: {len(data)} bytes instead of {size}")
+        if _sha256(data) != sha256:
             raise CheckpointError(f"{path / name} is damaged: its SHA-256 does not match the manifest")
         contents[name] = data
     return contents
@@ -212,6 +277,9 @@ def _verified(path: Path) -> dict[str, bytes]:
 
 def _read(path: Path) -> bytes:
     try:
+        # A pipe would be waited for, and a device has no end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CheckpointError(f"{path} cannot be read: it is no plain file")
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None

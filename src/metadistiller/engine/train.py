@@ -100,6 +100,7 @@ class _Run:
         self.stepper = Stepper(job)
         self.steps = self.stepper.steps_per_epoch
         self.epoch_seconds = 0.0
+        self._unwritten: list[dict[str, Any]] = []  # rows that are not in results.csv yet
         # Whether the newest checkpoint is of the place that the run was in when it last saved.
         self.saved = True
         self._began = time.perf_counter()
@@ -139,7 +140,7 @@ class _Run:
         """After saving. Raises: Paused; CheckpointError where the place could not be saved."""
         if self.saved:
             self._record_profile()
-        self.folder.append_event("pause", epoch=epoch, step=step, seconds=self.seconds)
+        self._record("pause", epoch=epoch, step=step, seconds=self.seconds)
         place = f"after epoch {epoch} of {self.config.epochs}" + (f" and {step} steps" if step else "")
         place += ", before their evaluation" if step == self.steps else ""
         if not self.saved:
@@ -173,17 +174,17 @@ class _Run:
             self.pause(epoch, self.steps)
 
     def close_epoch(self, epoch: int, evaluation: Evaluation | None) -> None:
-        """The row, the event, the checkpoint; in this order, so that a checkpoint never knows more than the table."""
+        """The event, the row, the checkpoint; in this order, so that a checkpoint never knows more than the table."""
         row: dict[str, Any] = {"epoch": epoch, "lr": self.stepper.optimizers["student"].lr * self.stepper.factor(0)}
         row |= self.stepper.means.means(self._where(epoch, self.steps - 1))
         if evaluation is not None:
             scores = zip(evaluation.names, evaluation.percent, strict=True)
             row |= {name.replace(" ", "_"): percent for name, percent in scores}
             row["test_loss"] = evaluation.loss
-        self.folder.write_rows([*self.folder.read_rows(), row])
+        self._unwritten.append(row)
         # None was seen where only the evaluation was left to do.
         rate = self.stepper.images_seen / self.epoch_seconds if self.stepper.images_seen else 0.0
-        self.folder.append_event(
+        self._record(
             "epoch",
             epoch=epoch,
             seconds=self.seconds,
@@ -196,6 +197,7 @@ class _Run:
 
     def finish(self, evaluation: Evaluation | None) -> dict[str, Any]:
         """The run's products; result.json comes last and says that all of them are there."""
+        self._write_rows()
         config, job, folder = self.config, self.job, self.folder
         try:
             evaluation = evaluation or self._evaluate()
@@ -287,13 +289,27 @@ class _Run:
         }
         checkpoint = Checkpoint(progress, dict(self.job.method.state_dict()), optimizers)
         try:
+            self._write_rows()
             with timed("checkpoints"):
                 save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.keep_checkpoints)
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
             # Losing a save is better than losing the run: the checkpoint before it is still whole.
             self.watcher.note(f"checkpoint not saved, training goes on: {error}")
-            self.folder.append_event("save_failed", reason=str(error), seconds=self.seconds)
+            self._record("save_failed", reason=str(error), seconds=self.seconds)
             self.saved = False
             return False
         self.saved = True
         return True
+
+    def _write_rows(self) -> None:
+        """Those of epochs that results.csv does not hold yet, a full disk's too. Raises: OSError."""
+        if self._unwritten:
+            self.folder.write_rows([*self.folder.read_rows(), *self._unwritten])
+            self._unwritten.clear()
+
+    def _record(self, event: str, **fields: Any) -> None:
+        """While training goes on: an event that the disk does not take is lost and no reason to stop."""
+        try:
+            self.folder.append_event(event, **fields)
+        except OSError as error:
+            self.watcher.note(f"event {event!r} is missing in {self.folder.events}: {error}")

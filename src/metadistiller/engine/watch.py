@@ -1,5 +1,6 @@
 """For a person watching: a live display on a terminal, plain lines elsewhere, and lines in the run's log always."""
 
+import errno
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -95,8 +96,13 @@ class Lines:
         )
 
     def note(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+        except OSError as error:
+            # A full disk is told of by whoever must write to it; a line about a run is no reason to end it.
+            if error.errno != errno.ENOSPC:
+                raise
 
     def end(self, result: Mapping[str, Any], evaluation: Evaluation) -> None:
         self.note(f"finished in {clock(result['seconds'])}")

@@ -8,6 +8,7 @@ of 24, 32, 96 and 320 channels of MobileNetV2, after stage2..stage4 of ShuffleNe
 import re
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torchvision import models
 
@@ -63,11 +64,15 @@ def pretrained_weights(options: Options) -> dict[str, Tensor]:
     """torchvision's newest weights, from its cache or downloaded. Raises: DataError where they cannot be had."""
     name = options.architecture
     try:
-        state: dict[str, Tensor] = models.get_model_weights(name).DEFAULT.get_state_dict(progress=False)
+        # torchvision alone would let the file, which is a pickle, run what it likes.
+        state: dict[str, Tensor] = models.get_model_weights(name).DEFAULT.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
     # Whatever the network, the cache or the server has to say.
     except Exception as error:
         raise DataError(
-            f"torchvision's weights of {name} cannot be had ({type(error).__name__}: {error}); on a machine without a "
-            "connection give --weights FILE, a safetensors file of its state dict"
+            f"torchvision's weights of {name} cannot be had, from {torch.hub.get_dir()} or by download "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); on a machine without a connection give "
+            "--weights FILE, a safetensors file of its state dict"
         ) from error
     return state
