@@ -1,7 +1,6 @@
 """From a Config to a run; and the commands as functions."""
 
 import contextlib
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +10,9 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 
 from . import report
+from .begun import default_folder, run_in
 from .building import build_method, is_taught, load_data, method_member, written_out
-from .config import MACHINE, Choice, Config, Teacher
+from .config import Choice, Config, Teacher
 from .data import Dataset, class_weights
 from .engine import machine as machines
 from .engine.checkpoint import identity, load_weights, newest_valid
@@ -29,14 +29,18 @@ from .engine.watch import Everyone, Lines, LiveDisplay
 from .errors import CheckpointError, ConfigError, Paused
 from .methods import Method
 from .nn import Backbone
-from .ranks import ALONE, Ranks
+from .ranks import ALONE, Ranks, joined
 from .records import RunFolder, read_json
 from .settings import load_config
 
 
 def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, *, ranks: Ranks = ALONE) -> Job:
-    """A run ready to train; `config` is resolved for this machine, and every default written out, first."""
-    config = machines.resolve(written_out(config))
+    """A run ready to train; `config` is resolved for this machine, and every default written out, first.
+
+    Args:
+        ranks: that train it together, each with a job of its own.
+    """
+    config = machines.resolve_together(written_out(config), ranks)
     machine = machines.Machine.of(config)
     if teacher is not None:
         machine.place(teacher)
@@ -46,57 +50,11 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, 
     return Job(config, dataset, training_batches(config, dataset, machine, ranks), method, machine, ranks)
 
 
-def default_folder(config: Config, parent: str | Path = "runs", *, taking_up: bool = False) -> Path:
-    """The first free runs/DATA-NETWORK-METHOD-sSEED[-N]; what no file system and no shell minds, _ for the rest.
-
-    Args:
-        taking_up: or the first with a run of these settings, where one comes before it.
-    """
-    what = f"{config.data.name}-{config.model.name}-{config.method.name}"
-    name = f"{re.sub(r'[^A-Za-z0-9_.+-]', '_', what)[:200]}-s{config.seed}"
-    path, count = Path(parent) / name, 1
-    while path.exists() and not (taking_up and _can_be_taken(path, config)):
-        count += 1
-        path = Path(parent) / f"{name}-{count}"
-    return path
-
-
-def _can_be_taken(path: Path, config: Config) -> bool:
-    folder = RunFolder(path)
-    if not folder.config.exists():
-        return RunFolder.is_free(path)
-    try:
-        return not _others(folder, config)
-    except CheckpointError:
-        # It cannot be read, and nothing says that it is this run.
-        return False
-
-
-def _others(folder: RunFolder, config: Config) -> list[tuple[str, Any, Any]]:
-    """Settings of the run in a folder that are not those of `config`, written out; as RunFolder.differences.
-
-    What is left open, and is found out when a run begins, is as the run has it.
-    """
-    return [
-        (key, there, wanted)
-        for key, there, wanted in folder.differences(config.as_dict())
-        if not (key in MACHINE and wanted in ("auto", None))
-    ]
-
-
-def _begun(config: Config, out: str | Path) -> RunFolder | None:
-    """The run in a folder; None where it is to begin. Raises: ConfigError where it has other settings."""
-    folder = RunFolder(out)
-    if not folder.config.exists():
-        return None
-    if others := _others(folder, config):
-        told = ", ".join(f"{key}={there!r} (asked for: {wanted!r})" for key, there, wanted in others)
-        raise ConfigError(f"{out} holds a run with {told}; give the same settings, or another --out")
-    return folder
-
-
 @contextlib.contextmanager
-def _watching(folder: RunFolder, *, quiet: bool) -> Iterator[Watcher]:
+def _watching(folder: RunFolder, ranks: Ranks, *, quiet: bool) -> Iterator[Watcher]:
+    if not ranks.first:
+        yield Everyone()
+        return
     with contextlib.ExitStack() as stack:
         log = Lines(stack.enter_context(folder.log.open("a", encoding="utf-8")))
         if quiet:
@@ -154,21 +112,35 @@ def train(
     """
     method_member(config)
     config = written_out(config)
-    sitting = _Sitting(quiet, command, stop, interrupted, profile)
-    out = out or default_folder(config, taking_up=auto_resume)
-    if auto_resume and (begun := _begun(config, out)) is not None:
-        if begun.finished and begun.report.exists():
+    with joined(config.device) as ranks:
+        return _begin(config, out, _Sitting(ranks, quiet, command, stop, interrupted, profile), auto_resume)
+
+
+def _begin(config: Config, out: str | Path | None, sitting: "_Sitting", auto_resume: bool) -> Trained:
+    ranks = sitting.ranks
+
+    def look() -> tuple[str, bool]:
+        place = out or default_folder(config, taking_up=auto_resume)
+        return str(place), auto_resume and run_in(config, place) is not None
+
+    path, there = ranks.first_says(look)
+    if there:
+        begun = RunFolder(path)
+        if ranks.first_says(lambda: begun.finished and begun.report.exists()):
             return Trained(begun.path, read_json(begun.result), before=True)
-        return resume(out, **sitting._asdict())
-    dataset = load_data(config.data)
+        return _go_on(begun, load_config(begun), sitting)
+    with ranks.machine_by_machine():
+        dataset = load_data(config.data)
     if config.teacher is not None and config.teacher.run is not None:
         source = finished_teacher(RunFolder.open(config.teacher.run))
         load_teacher(source.weights, config.teacher, config=config, dataset=dataset)
     # Whatever makes no sense is found before there is a folder, and before days go into a teacher.
-    jobs = [assemble(config, dataset)]
-    load_start(jobs[0].method, config)
-    folder = RunFolder.create(out, jobs[0].config.as_dict())
-    return _run(jobs, folder, sitting)
+    jobs = [assemble(config, dataset, ranks=ranks)]
+    with ranks.machine_by_machine():
+        load_start(jobs[0].method, config)
+    if ranks.first:
+        RunFolder.create(path, jobs[0].config.as_dict())
+    return _run(jobs, RunFolder(path), sitting)
 
 
 def resume(
@@ -187,19 +159,30 @@ def resume(
     Raises: CheckpointError, DataError, TrainingError; Paused where `stop` or `interrupted` said so.
     """
     folder = RunFolder.open(run)
-    if folder.finished and not folder.report.exists():
-        report.write(folder.path)
-        return Trained(folder.path, read_json(folder.result))
-    if folder.finished:
-        raise CheckpointError(f"{run} is finished ({folder.result.name} is there); start a new run for more epochs")
     config = load_config(folder)
-    sitting = _Sitting(quiet, command, stop, interrupted, profile)
-    return _run([assemble(config, load_data(config.data))], folder, sitting)
+    with joined(config.device) as ranks:
+        return _go_on(folder, config, _Sitting(ranks, quiet, command, stop, interrupted, profile))
+
+
+def _go_on(folder: RunFolder, config: Config, sitting: "_Sitting") -> Trained:
+    ranks = sitting.ranks
+    if ranks.first_says(lambda: folder.finished):
+        if ranks.first_says(lambda: folder.report.exists()):
+            raise CheckpointError(
+                f"{folder} is finished ({folder.result.name} is there); start a new run for more epochs"
+            )
+        if ranks.first:
+            report.write(folder.path)
+        return Trained(folder.path, read_json(folder.result))
+    with ranks.machine_by_machine():
+        dataset = load_data(config.data)
+    return _run([assemble(config, dataset, ranks=ranks)], folder, sitting)
 
 
 class _Sitting(NamedTuple):
-    """What is said to `train` or `resume` and is no setting of the run."""
+    """What is said to `train` or `resume` and is no setting of the run, and who trains it."""
 
+    ranks: Ranks
     quiet: bool
     command: str
     stop: Callable[[], bool]
@@ -210,21 +193,32 @@ class _Sitting(NamedTuple):
 def _run(jobs: list[Job], folder: RunFolder, sitting: _Sitting) -> Trained:
     """Args: jobs: the one; handed over in a list, so that nobody else keeps it in memory."""
     job = jobs.pop()
-    with folder.locked():
+    ranks = sitting.ranks
+    with folder.locked() if ranks.first else contextlib.nullcontext():
         config, dataset, teacher = job.config, job.dataset, job.config.teacher
         if teacher is not None and is_taught(config):
             # It was made to be checked; the one that trains knows its teacher.
             del job
-            if not folder.teacher.exists():
+            if not ranks.first_says(folder.teacher.exists):
                 source = _trained_teacher(config, teacher, folder, sitting)
-                keep_teacher(source, folder)
+                if ranks.first:
+                    keep_teacher(source, folder)
+                ranks.wait()
             check_kept(folder)
             network = load_teacher(folder.teacher, teacher, config=config, dataset=dataset)
-            job = assemble(config, dataset, network)
-        with _watching(folder, quiet=sitting.quiet) as watcher:
-            of_the_run = {key: value for key, value in sitting._asdict().items() if key != "quiet"}
-            result = train_job(job, folder, watcher=watcher, **of_the_run)
-    report.write(folder.path)
+            job = assemble(config, dataset, network, ranks=ranks)
+        with _watching(folder, ranks, quiet=sitting.quiet) as watcher:
+            result = train_job(
+                job,
+                folder,
+                watcher=watcher,
+                command=sitting.command,
+                stop=sitting.stop,
+                interrupted=sitting.interrupted,
+                profile=sitting.profile,
+            )
+    if ranks.first:
+        report.write(folder.path)
     return Trained(folder.path, result)
 
 
@@ -233,15 +227,16 @@ def _trained_teacher(config: Config, teacher: Teacher, folder: RunFolder, sittin
     if teacher.run is not None:
         return RunFolder.open(teacher.run)
     own = RunFolder(folder.teacher_run)
+    begun, finished = sitting.ranks.first_says(lambda: [own.config.exists(), own.finished])
     try:
-        if not own.config.exists():
+        if not begun:
             model = Choice(name=teacher.name, options=teacher.options)
             plain = replace(config, model=model, method=Choice(name="plain"), teacher=None)
             # The weights that a student begins with, and what of it is frozen, are not its teacher's.
             first = replace(plain, pretrained=False, weights=None, freeze=())
-            train(first, own.path, **sitting._asdict())
-        elif not own.finished:
-            resume(own.path, **sitting._asdict())
+            _begin(written_out(first), own.path, sitting, auto_resume=False)
+        elif not finished:
+            _go_on(own, load_config(own), sitting)
     except Paused:
         raise Paused(
             "stopped in time, while the teacher was being trained; all is saved, and "

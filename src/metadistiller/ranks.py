@@ -6,8 +6,7 @@ torch.distributed is made.
 """
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -17,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from . import launch
 from .errors import ConfigError, RunError
 
 # Longer than anything that one rank does while the others wait for it; torchrun ends the others at once where a rank
@@ -60,9 +60,13 @@ class Ranks:
         """Whether one of them says so."""
         return flag
 
-    def told(self, value: Any) -> Any:
-        """What the first rank says: anything that JSON can write."""
-        return value
+    def first_says(self, find: Callable[[], Any]) -> Any:
+        """What the first rank finds, and no other looks for: anything that JSON can write."""
+        return find()
+
+    def spread(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The first rank's tensors, on the processor where they are new to a rank."""
+        return dict(tensors)
 
     def wait(self) -> None:
         """Until all are here."""
@@ -89,7 +93,7 @@ class Group(Ranks):
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
+        self.local_rank = launch.local_rank()
         self._device = device
         # What a step waits for on the host must not wait for what a GPU is still busy with.
         self._host: Any = dist.new_group(backend="gloo", timeout=TIMEOUT)
@@ -122,13 +126,23 @@ class Group(Ranks):
         self._all(lambda: dist.all_reduce(said, dist.ReduceOp.MAX, group=self._host))
         return bool(said)
 
-    def told(self, value: Any) -> Any:
-        words = json.dumps(value, allow_nan=False).encode() if self.first else b""
+    def first_says(self, find: Callable[[], Any]) -> Any:
+        words = json.dumps(find(), allow_nan=False).encode() if self.first else b""
         size = torch.tensor(len(words))
         self._all(lambda: dist.broadcast(size, 0, group=self._host))
         said = torch.frombuffer(bytearray(words), dtype=torch.uint8) if self.first else torch.empty(int(size)).byte()
         self._all(lambda: dist.broadcast(said, 0, group=self._host))
         return json.loads(said.numpy().tobytes())
+
+    def spread(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        kinds = self.first_says(
+            lambda: {name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in tensors.items()}
+        )
+        found = dict(tensors) if self.first else {}
+        if not self.first:
+            found = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, (dtype, *shape) in kinds.items()}
+        self.spread_(list(found.values()))
+        return found
 
     def wait(self) -> None:
         self.any(False)
@@ -148,14 +162,7 @@ class Group(Ranks):
 def local_device(name: str) -> torch.device:
     """The device called `name` of this rank: cuda is the GPU of its number on this machine."""
     device = torch.device(name)
-    if name == "cuda" and started_by_torchrun():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return device
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process is one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return torch.device("cuda", launch.local_rank()) if name == "cuda" and launch.several() else device
 
 
 @contextmanager
@@ -169,7 +176,7 @@ def joined(device: str) -> Iterator[Ranks]:
     # Builds of torch without it have none of its functions.
     there: Any = getattr(dist, "is_initialized", bool)()
     ours = not there
-    if ours and not started_by_torchrun():
+    if ours and not launch.several():
         yield ALONE
         return
     if device.startswith("cuda:"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import launch
 from ..errors import ConfigError, Paused
 from ..records import RunFolder
 from ..signals import Signals
@@ -91,6 +92,8 @@ def resume(words: list[str]) -> None:
 
 
 def _report(trained: Any, *, quiet: bool, profile: bool) -> None:
+    if not launch.first():
+        return
     if trained.before:
         print(f"{trained.folder} was finished before, nothing was left to train", file=sys.stderr)
     if not quiet:
@@ -107,6 +110,7 @@ def _report(trained: Any, *, quiet: bool, profile: bool) -> None:
 
 def compare(words: list[str]) -> None:
     """Train several methods over several seeds and compare them: metadistiller compare --methods A,B --seeds N"""
+    launch.refuse_several("compare")
     with Signals() as signals:
         _compare(words, signals)
 
@@ -178,6 +182,7 @@ def _with_method(words: Sequence[str], label: str, add: "Callable[[ArgumentParse
 
 def reproduce(words: list[str]) -> None:
     """Train what is missing of a table of the paper: metadistiller reproduce table1 [--rows A,B] [--budget 25m]"""
+    launch.refuse_several("reproduce")
     with Signals() as signals:
         _reproduce(words, signals)
 

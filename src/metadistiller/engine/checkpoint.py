@@ -60,6 +60,17 @@ class Progress:
     def folder_name(self) -> str:
         return f"e{self.epoch:04d}-s{self.step:06d}"
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Progress":
+        """From the same as JSON has it. Raises: what malformed values raise."""
+        return cls(
+            epoch=int(values["epoch"]),
+            step=int(values["step"]),
+            seconds=float(values["seconds"]),
+            means={name: (total, int(count)) for name, (total, count) in values["means"].items()},
+            identity=dict(values["identity"]),
+        )
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -181,14 +192,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _progress(path: Path, data: bytes) -> Progress:
     try:
-        state = json.loads(data)
-        return Progress(
-            epoch=int(state["epoch"]),
-            step=int(state["step"]),
-            seconds=float(state["seconds"]),
-            means={name: (total, int(count)) for name, (total, count) in state["means"].items()},
-            identity=dict(state["identity"]),
-        )
+        return Progress.of(json.loads(data))
     except (*_MALFORMED, AttributeError) as error:
         raise CheckpointError(f"{path} is not the state of a run ({type(error).__name__}: {error})") from None
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from .._version import __version__
-from ..config import Config
+from ..config import MACHINE, Config
 from ..data import seeded
 from ..errors import ConfigError
+from ..ranks import ALONE, Ranks, local_device
 from ..records import source_commit
 from .formats import CANDIDATES, Formats, fastest
 
@@ -59,6 +60,19 @@ def resolve(config: Config) -> Config:
     threads = config.threads or torch.get_num_threads()
     precision, layout = _formats(config, device, threads)
     return replace(config, device=str(device), precision=precision, memory_format=layout, threads=threads)
+
+
+def resolve_together(config: Config, ranks: Ranks = ALONE) -> Config:
+    """`resolve`, by the first rank for all: what is measured comes out differently from process to process.
+
+    Raises: ConfigError.
+    """
+
+    def here() -> dict[str, Any]:
+        resolved = resolve(config)
+        return {name: getattr(resolved, name) for name in MACHINE}
+
+    return replace(config, **ranks.first_says(here))
 
 
 def _formats(config: Config, device: torch.device, threads: int) -> Formats:
@@ -109,7 +123,7 @@ class Machine:
         """Also sets torch's number of threads, which changes the last bits of every sum, and cuDNN's switches."""
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        device = torch.device(config.device)
+        device = local_device(config.device)
         if device.type == "cuda":
             # Of the functions below not all bring CUDA up by themselves.
             torch.cuda.init()  # type: ignore[no-untyped-call]  # torch declares no types here

@@ -2,9 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, NoReturn, Protocol
 
+from torch import Tensor
+
 from ..errors import CheckpointError, Paused
+from ..ranks import ALONE, Ranks
 from ..records import RunFolder, write_json
 from ..timing import OTHER, Stopwatch, keeping, timed
 from .checkpoint import Checkpoint, Progress, identity, load_weights, newest_valid, save_checkpoint
@@ -58,9 +62,9 @@ def train(
 def _train(run: "_Run", command: str) -> dict[str, Any]:
     job, folder = run.job, run.folder
     progress = run.restore()
-    folder.append_event(
+    run.append_event(
         "resume" if progress.epoch or progress.step else "start",
-        environment=job.machine.describe(),
+        environment={**job.machine.describe(), "ranks": job.ranks.world},
         command=command,
         epoch=progress.epoch,
         step=progress.step,
@@ -79,7 +83,10 @@ def _train(run: "_Run", command: str) -> dict[str, Any]:
 
 
 class _Run:
-    """One run under way: the players' optimizers, the epoch's means, the clock."""
+    """One run under way: the players' optimizers, the epoch's means, the clock.
+
+    Of several ranks the first alone reads and writes the folder, and tells the others what they need of it.
+    """
 
     def __init__(
         self,
@@ -94,8 +101,8 @@ class _Run:
         self.config = job.config
         self.folder = folder
         self.watcher = watcher
-        self.stop = stop
-        self.interrupted = interrupted
+        self.ranks = job.ranks
+        self._stop, self._interrupted = stop, interrupted
         self.stopwatch = stopwatch
         self.stepper = Stepper(job)
         self.steps = self.stepper.steps_per_epoch
@@ -109,6 +116,14 @@ class _Run:
     def seconds(self) -> float:
         """Spent on this run, over all resumes."""
         return time.perf_counter() - self._began
+
+    def stop(self) -> bool:
+        """Whether one of the ranks is to stop, so that all of them do, at the same place."""
+        return self.ranks.any(self._stop())
+
+    def interrupted(self) -> bool:
+        """As `stop`."""
+        return self.ranks.any(self._interrupted())
 
     # -- one epoch ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +170,7 @@ class _Run:
     def _record_profile(self) -> None:
         """At the end of a process; one that is killed leaves none, and its last steps are done again."""
         if self.stopwatch is not None:
-            self.folder.append_event("profile", parts=self.stopwatch.read(), seconds=self.seconds)
+            self.append_event("profile", parts=self.stopwatch.read(), seconds=self.seconds)
 
     def _where(self, epoch: int, step: int) -> str:
         return f"epoch {epoch}, by step {step + 1} of {self.steps}"
@@ -197,24 +212,12 @@ class _Run:
 
     def finish(self, evaluation: Evaluation | None) -> dict[str, Any]:
         """The run's products; result.json comes last and says that all of them are there."""
-        self._write_rows()
-        config, job, folder = self.config, self.job, self.folder
+        config, job = self.config, self.job
         try:
             evaluation = evaluation or self._evaluate()
-            with timed("evaluation"):
-                examples = soft_target_examples(
-                    job.method,
-                    job.dataset,
-                    job.machine,
-                    batch_size=config.eval_batch_size,
-                    interrupted=self.interrupted,
-                )
+            if self.ranks.first:
+                self._write_products(evaluation)
         except Stopped:
-            self.pause(config.epochs, 0)
-        write_json(folder.evaluation, evaluation.as_dict(job.dataset.classes))
-        write_json(folder.soft_targets, examples)
-        save_network(job.method.deployable(), folder.weights, config=config, dataset=job.dataset)
-        if self.interrupted():
             self.pause(config.epochs, 0)
         result = {
             **identity(config),
@@ -227,10 +230,29 @@ class _Run:
             "seed": config.seed,
         }
         self._record_profile()
-        folder.append_event("finish", seconds=self.seconds, peak_memory_mb=result["peak_memory_mb"])
-        write_json(folder.result, result)
+        self.append_event("finish", seconds=self.seconds, peak_memory_mb=result["peak_memory_mb"])
+        if self.ranks.first:
+            write_json(self.folder.result, result)
         self.watcher.end(result, evaluation)
         return result
+
+    def _write_products(self, evaluation: Evaluation) -> None:
+        """Raises: Stopped. The other ranks have nothing left to do, and are not asked any more."""
+        self._write_rows()
+        config, job, folder = self.config, self.job, self.folder
+        with timed("evaluation"):
+            examples = soft_target_examples(
+                job.method,
+                job.dataset,
+                job.machine,
+                batch_size=config.eval_batch_size,
+                interrupted=self._interrupted,
+            )
+        write_json(folder.evaluation, evaluation.as_dict(job.dataset.classes))
+        write_json(folder.soft_targets, examples)
+        save_network(job.method.deployable(), folder.weights, config=config, dataset=job.dataset)
+        if self._interrupted():
+            raise Stopped
 
     def _evaluate(self) -> Evaluation:
         with timed("evaluation"):
@@ -242,12 +264,20 @@ class _Run:
                 batch_size=self.config.eval_batch_size,
                 ensemble=self.config.ensemble,
                 interrupted=self.interrupted,
+                ranks=self.ranks,
             )
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def restore(self) -> Progress:
         """Put back the newest valid checkpoint, or begin at the beginning; returns the place in training."""
+        progress = Progress.of(self.ranks.first_says(lambda: asdict(self._restore())))
+        self._began -= progress.seconds
+        if self.ranks.world > 1:
+            self._load(Checkpoint(progress, *self._state(self.ranks)))
+        return progress
+
+    def _restore(self) -> Progress:
         checkpoint, refused = newest_valid(self.folder.checkpoints, identity(self.config))
         for reason in refused:
             self.watcher.note(f"checkpoint refused: {reason}")
@@ -260,8 +290,18 @@ class _Run:
             return Progress()
         self._load(checkpoint)
         self.folder.rewind(checkpoint.progress.epoch)
-        self._began -= checkpoint.progress.seconds
         return checkpoint.progress
+
+    def _state(self, ranks: Ranks = ALONE) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Everything that moves in training: of the method, and of the optimizers by "player/parameter/key". The first
+        rank's, of several.
+        """
+        optimizers = {
+            f"{name}/{key}": value
+            for name, optimizer in self.stepper.optimizers.items()
+            for key, value in optimizer.state().items()
+        }
+        return ranks.spread(self.job.method.state_dict()), ranks.spread(optimizers)
 
     def _load(self, checkpoint: Checkpoint) -> None:
         load_weights(self.job.method, checkpoint, self.folder.checkpoints)
@@ -281,13 +321,13 @@ class _Run:
 
     def _save(self, epoch: int, step: int, means: Mapping[str, tuple[float, int]]) -> bool:
         """Returns: whether it could be written."""
+        # The others wait, or they would be far ahead of a rank that writes for a while.
+        self.saved = self.ranks.first_says(lambda: self._write_checkpoint(epoch, step, means))
+        return self.saved
+
+    def _write_checkpoint(self, epoch: int, step: int, means: Mapping[str, tuple[float, int]]) -> bool:
         progress = Progress(epoch, step, self.seconds, means, identity(self.config))
-        optimizers = {
-            f"{name}/{key}": value
-            for name, optimizer in self.stepper.optimizers.items()
-            for key, value in optimizer.state().items()
-        }
-        checkpoint = Checkpoint(progress, dict(self.job.method.state_dict()), optimizers)
+        checkpoint = Checkpoint(progress, *self._state())
         try:
             self._write_rows()
             with timed("checkpoints"):
@@ -296,9 +336,7 @@ class _Run:
             # Losing a save is better than losing the run: the checkpoint before it is still whole.
             self.watcher.note(f"checkpoint not saved, training goes on: {error}")
             self._record("save_failed", reason=str(error), seconds=self.seconds)
-            self.saved = False
             return False
-        self.saved = True
         return True
 
     def _write_rows(self) -> None:
@@ -310,6 +348,11 @@ class _Run:
     def _record(self, event: str, **fields: Any) -> None:
         """While training goes on: an event that the disk does not take is lost and no reason to stop."""
         try:
-            self.folder.append_event(event, **fields)
+            self.append_event(event, **fields)
         except OSError as error:
             self.watcher.note(f"event {event!r} is missing in {self.folder.events}: {error}")
+
+    def append_event(self, event: str, **fields: Any) -> None:
+        """To the folder's; by the first rank for all."""
+        if self.ranks.first:
+            self.folder.append_event(event, **fields)

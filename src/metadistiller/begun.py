@@ -1,0 +1,58 @@
+"""Which folder a run goes to: a new one, or the one in which it was begun."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from .config import MACHINE, Config
+from .errors import CheckpointError, ConfigError
+from .records import RunFolder
+
+
+def default_folder(config: Config, parent: str | Path = "runs", *, taking_up: bool = False) -> Path:
+    """The first free runs/DATA-NETWORK-METHOD-sSEED[-N]; what no file system and no shell minds, _ for the rest.
+
+    Args:
+        taking_up: or the first with a run of these settings, where one comes before it.
+    """
+    what = f"{config.data.name}-{config.model.name}-{config.method.name}"
+    name = f"{re.sub(r'[^A-Za-z0-9_.+-]', '_', what)[:200]}-s{config.seed}"
+    path, count = Path(parent) / name, 1
+    while path.exists() and not (taking_up and _can_be_taken(path, config)):
+        count += 1
+        path = Path(parent) / f"{name}-{count}"
+    return path
+
+
+def _can_be_taken(path: Path, config: Config) -> bool:
+    folder = RunFolder(path)
+    if not folder.config.exists():
+        return RunFolder.is_free(path)
+    try:
+        return not _others(folder, config)
+    except CheckpointError:
+        # It cannot be read, and nothing says that it is this run.
+        return False
+
+
+def _others(folder: RunFolder, config: Config) -> list[tuple[str, Any, Any]]:
+    """Settings of the run in a folder that are not those of `config`, written out; as RunFolder.differences.
+
+    What is left open, and is found out when a run begins, is as the run has it.
+    """
+    return [
+        (key, there, wanted)
+        for key, there, wanted in folder.differences(config.as_dict())
+        if not (key in MACHINE and wanted in ("auto", None))
+    ]
+
+
+def run_in(config: Config, out: str | Path) -> RunFolder | None:
+    """The run in a folder; None where it is to begin. Raises: ConfigError where it has other settings."""
+    folder = RunFolder(out)
+    if not folder.config.exists():
+        return None
+    if others := _others(folder, config):
+        told = ", ".join(f"{key}={there!r} (asked for: {wanted!r})" for key, there, wanted in others)
+        raise ConfigError(f"{out} holds a run with {told}; give the same settings, or another --out")
+    return folder
