@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 
 from . import report
-from .begun import default_folder, run_in
+from .begun import default_folder, run_in, with_workers_of
 from .building import build_method, is_taught, load_data, method_member, written_out
 from .config import Choice, Config, Teacher
 from .data import Dataset, class_weights
@@ -128,7 +128,7 @@ def _begin(config: Config, out: str | Path | None, sitting: "_Sitting", auto_res
         begun = RunFolder(path)
         if ranks.first_says(lambda: begun.finished and begun.report.exists()):
             return Trained(begun.path, read_json(begun.result), before=True)
-        return _go_on(begun, load_config(begun), sitting)
+        return _go_on(begun, with_workers_of(config, load_config(begun)), sitting)
     with ranks.machine_by_machine():
         dataset = load_data(config.data)
     if config.teacher is not None and config.teacher.run is not None:

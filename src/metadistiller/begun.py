@@ -1,6 +1,7 @@
 """Which folder a run goes to: a new one, or the one in which it was begun."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,13 @@ def _can_be_taken(path: Path, config: Config) -> bool:
 def _others(folder: RunFolder, config: Config) -> list[tuple[str, Any, Any]]:
     """Settings of the run in a folder that are not those of `config`, written out; as RunFolder.differences.
 
-    What is left open, and is found out when a run begins, is as the run has it.
+    What is left open, and is found out when a run begins, is as the run has it. The number of threads that decode
+    changes no bit, and is as it is asked for now.
     """
     return [
         (key, there, wanted)
         for key, there, wanted in folder.differences(config.as_dict())
-        if not (key in MACHINE and wanted in ("auto", None))
+        if not (key in MACHINE and wanted in ("auto", None)) and key != "data.workers"
     ]
 
 
@@ -56,3 +58,11 @@ def run_in(config: Config, out: str | Path) -> RunFolder | None:
         told = ", ".join(f"{key}={there!r} (asked for: {wanted!r})" for key, there, wanted in others)
         raise ConfigError(f"{out} holds a run with {told}; give the same settings, or another --out")
     return folder
+
+
+def with_workers_of(asked: Config, there: Config) -> Config:
+    """The run's settings, with as many threads that decode as are asked for now."""
+    if "workers" not in there.data.options:
+        return there
+    options = {**there.data.options, "workers": asked.data.options.get("workers")}
+    return replace(there, data=replace(there.data, options=options))

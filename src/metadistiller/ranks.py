@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from . import launch
 from .errors import ConfigError, RunError
@@ -187,7 +188,11 @@ def joined(device: str) -> Iterator[Ranks]:
         if on_gpu:
             torch.cuda.set_device(here)
         try:
-            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+            store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
+            # torchrun's store outlives the processes that it restarts, and still says where the dead ones listened.
+            store = dist.PrefixStore(f"attempt {launch.restarts()}", store)  # type: ignore[attr-defined]  # public, unlisted
+            backend = "nccl" if on_gpu else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
             raise RunError(
                 f"the ranks do not find each other ({' '.join(str(error).split())[:200]}); are all machines started, "

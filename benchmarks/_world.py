@@ -1,4 +1,4 @@
-"""Several ranks on this machine, each a process, that run a function of a test together."""
+"""Several ranks on this machine, each a process, that run a function together."""
 
 import io
 import multiprocessing
@@ -20,7 +20,13 @@ _server.set_forkserver_preload(["metadistiller.assemble", "torch.distributed", _
 
 
 def run(function: Callable[..., Any], world: int, *given: Any, seconds: float = 120) -> list[Any]:
-    """What `function(ranks, *given)` returns on each of `world` ranks; here, where it is one."""
+    """What `function(ranks, *given)` returns on each of `world` ranks; here, where it is one.
+
+    Args:
+        function: of a module; it returns tensors and plain values.
+        seconds: that the slowest may take.
+    Raises: AssertionError where a rank fails or does not answer.
+    """
     if world == 1:
         return [function(ALONE, *given)]
     with tempfile.TemporaryDirectory() as place:
