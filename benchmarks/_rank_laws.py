@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _world import run
 from torch import Tensor
 from torch.func import functional_call
 
@@ -125,6 +126,18 @@ def local_look_ahead(ranks: Ranks, name: str, sizes: tuple[int, int]) -> list[Te
     return found
 
 
+def meta_objection(world: int, sizes: tuple[int, int], synchronised: bool, shared: bool) -> str | None:
+    """What is wrong with the meta-gradient on so many ranks; None where it is that of one process."""
+    wanted = by_double_backward("resnet10", sizes, 1 if synchronised else world, "final")
+    found = run(gradient_on, world, "resnet10", sizes, synchronised, shared, "final")
+    where = f"{world} ranks, batches of {sizes}, {'synchronised' if synchronised else 'local'} statistics, "
+    where += f"{'shared' if shared else 'own'} look-ahead"
+    if (error := distance(found[0], wanted)) > 1e-12:
+        return f"{where}: {error:.2g} off"
+    same = all(torch.equal(here, first) for other in found[1:] for here, first in zip(other, found[0], strict=True))
+    return None if same else f"{where}: ranks differ"
+
+
 # -- steps of training ------------------------------------------------------------------------------------------------
 
 STEPS = 50
@@ -207,3 +220,12 @@ def apart(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
     assert found.keys() == wanted.keys()
     pairs = [(found[key].double(), wanted[key].double()) for key in wanted if not key.endswith("momentum_buffer")]
     return max(float((f - w).abs().max() / w.abs().max().clamp_min(1)) for f, w in pairs if w.numel())
+
+
+def steps_objection(name: str) -> str | None:
+    """What is wrong after 50 steps of a method on two ranks; None where they are the steps of one process."""
+    (wanted,) = run(state_after, 1, name, STEPS)
+    first, second = run(state_after, 2, name, STEPS)
+    if (error := apart(first, wanted)) > 1e-10:
+        return f"{name}: {error:.2g} off"
+    return None if all(torch.equal(first[key], second[key]) for key in first) else f"{name}: ranks differ"

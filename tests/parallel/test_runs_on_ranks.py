@@ -6,7 +6,7 @@ from pathlib import Path
 
 import interruptions
 import pytest
-from _rank_runs import SHAPES, Change, Killed, asked_on_one
+from _rank_runs import SHAPES, Change, Killed, asked_on_one, commanded
 from _world import run
 
 import metadistiller
@@ -41,10 +41,6 @@ def test_a_signal_to_one_rank_stops_all_at_one_place(tmp_path: Path, number: int
     assert (newest.progress.epoch, newest.progress.step) == (1, 2)
     assert run(commanded, 2, words) == [0, 0]
     assert RunFolder(tmp_path / "run").finished
-
-
-def commanded(ranks: Ranks, words: list[str]) -> int:
-    return main(words)
 
 
 @pytest.mark.parametrize("method", ["dml", "fitnet"])
