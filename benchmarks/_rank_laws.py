@@ -161,7 +161,7 @@ def config(method: str, **options: object) -> Config:
 
 
 METHODS: dict[str, Callable[[], Config]] = {
-    "metadistiller": lambda: config("metadistiller", meta_every_epochs=2, generator_lr=0.01),
+    "metadistiller": lambda: config("metadistiller", meta_every_epochs=5, generator_lr=0.01),
     "metadistiller-own": lambda: config("metadistiller", meta_every_epochs=2, generator_lr=0.01, lookahead="own"),
     "self_distillation": lambda: config("self_distillation"),
     "dml": lambda: config("dml"),

@@ -120,7 +120,7 @@ FIGURES: dict[str, Callable[..., Counts]] = {
     "mutants": mutants,
 }
 
-# Begun first, so that two processes end at about the same time.
+# Begun first, so that all processes end at about the same time.
 SLOWEST = (
     *("killed_ranks", "kills", "change_of_shape", "steps_on_ranks", "signals", "mutants", "meta_gradient_on_ranks"),
     *("hostile_files", "save_faults", "damaged_checkpoints"),
@@ -161,7 +161,7 @@ def one(name: str, quick: bool) -> Counts:
 
 
 def measured(names: Sequence[str], *, quick: bool) -> dict[str, Counts]:
-    """Two figures at a time: most of it is waiting for processes to start."""
+    """Two figures at a time: much of it is waiting for processes to start."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["torch.distributed", "metadistiller.assemble"])
     with ProcessPoolExecutor(2, mp_context=processes) as pool:
