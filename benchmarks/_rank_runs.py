@@ -37,11 +37,11 @@ Log = list[list[Any]]
 # -- another number of ranks and workers ------------------------------------------------------------------------------
 
 
-def config(place: Path, workers: int) -> Config:
+def config(place: Path, workers: int, source: str = "imagenet") -> Config:
     """Two epochs of five steps on 36 images, the last step of four; the generator learns from halves in both."""
     options = {"root": str(place), "size": 16, "resize": 16, "workers": workers or None}
     return Config(
-        data=Choice(name="imagenet", options=options),
+        data=Choice(name=source, options=options),
         model=Choice(name="resnet10", options={"width": 2}),
         method=Choice(name="metadistiller", options={"meta_every_epochs": 1, "lookahead": "own"}),
         optim=Optim(lr=0.01),
@@ -53,7 +53,7 @@ def config(place: Path, workers: int) -> Config:
     )
 
 
-def logged(ranks: Ranks, place: Path, out: Path, workers: int, steps: int) -> Log:
+def logged(ranks: Ranks, place: Path, out: Path, workers: int, steps: int, source: str = "imagenet") -> Log:
     """Train until so many steps are taken, or to the end; what this rank took of each batch."""
     log: Log = []
     divided = Batches._divided
@@ -73,7 +73,7 @@ def logged(ranks: Ranks, place: Path, out: Path, workers: int, steps: int) -> Lo
     Batches._divided = note
     try:
         with _without_report():
-            metadistiller.train(config(place, workers), out, auto_resume=True, quiet=True, stop=enough)
+            metadistiller.train(config(place, workers, source), out, auto_resume=True, quiet=True, stop=enough)
     except Paused:
         pass
     finally:

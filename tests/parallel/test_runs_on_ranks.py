@@ -1,13 +1,17 @@
 """Whole runs on several ranks: other ranks go on, a dead one ends the job, a signal to one stops all."""
 
 import csv
+import io
+import random
 import signal
 from pathlib import Path
 
 import interruptions
 import pytest
-from _rank_runs import SHAPES, Change, Killed, asked_on_one, commanded
+from _rank_runs import SHAPES, Change, Killed, asked_on_one, commanded, logged, whole
 from _world import run
+from litdata.streaming.writer import BinaryWriter
+from PIL import Image
 
 import metadistiller
 from metadistiller import launch
@@ -25,6 +29,23 @@ def test_other_ranks_and_workers_go_on_with_the_same_batches(tmp_path: Path) -> 
     assert all(shape in SHAPES for pair in pairs for shape in pair)
     for steps, (before, after) in zip((2, 5, 7, 4), pairs, strict=True):
         assert change.objection(before, after, steps) is None
+
+
+def test_shards_on_disk_give_four_ranks_with_two_workers_each_sample_once(tmp_path: Path) -> None:
+    drawn = random.Random(0)
+    for part, count in (("train", 36), ("val", 12)):
+        writer = BinaryWriter(str(tmp_path / "shards" / part), chunk_size=5)
+        for number in range(count):
+            file = io.BytesIO()
+            Image.frombytes("RGB", (16, 16), drawn.randbytes(3 * 16 * 16)).save(file, "png")
+            writer[number] = {"image": file.getvalue(), "label": "abc"[number % 3]}
+        writer.done()
+        writer.merge()
+    found = whole(run(logged, 4, tmp_path / "shards", tmp_path / "four", 2, 99, "stream"))
+    for epoch in (0, 1):
+        seen = [image for name, at, _, images in found if (name, at) == ("train", epoch) for image in images]
+        assert sorted(seen) == list(range(36))
+    assert found == whole(run(logged, 1, tmp_path / "shards", tmp_path / "one", 1, 99, "stream"))
 
 
 def test_a_rank_that_is_killed_ends_the_job_by_name_and_torchrun_restarts_it_to_the_same_bits(tmp_path: Path) -> None:
