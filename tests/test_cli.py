@@ -363,3 +363,17 @@ def test_words_come_from_the_command_line_by_default(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["metadistiller", "--version"])
     assert main() == 0
     assert __version__ in capsys.readouterr().out
+
+
+def test_names_give_a_terminal_no_orders_in_errors_and_tables(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, err = fails(["resume", str(tmp_path / "\x1b[2J\nrun")], capsys)
+    assert code == 1
+    assert "\x1b" not in err
+    assert "\\x1b[2J\\nrun" in err
+    cli._words.print_table("a\x1b[2J", ("b",), [("c\x1b[2J\u202e",), ("[red]name[/blue]",)])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "[red]name[/blue]" in out

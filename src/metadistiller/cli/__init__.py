@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from .._version import __version__
 from ..errors import MetaDistillerError, Paused, UnknownName
 from . import answering, checking, looking, training
+from ._words import plain
 
 SUMMARY = "More accurate image classifiers at no cost at inference."
 INTERRUPTED = 130
@@ -46,12 +47,12 @@ def main(words: Sequence[str] | None = None) -> int:
     except MetaDistillerError as error:
         if debug:
             raise
-        print(error if isinstance(error, Paused) else f"error: {error}", file=sys.stderr)
+        print(plain(str(error) if isinstance(error, Paused) else f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if debug:
             raise
-        print(f"error: {error}; a run that had begun goes on with 'metadistiller resume RUN'", file=sys.stderr)
+        print(plain(f"error: {error}; a run that had begun goes on with 'metadistiller resume RUN'"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; 'metadistiller resume RUN' goes on from the run's last checkpoint", file=sys.stderr)

@@ -51,6 +51,11 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
     return given
 
 
+def plain(text: str) -> str:
+    """Without what a terminal takes for an order or a new line: names of files and classes come from anywhere."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def print_evaluation(title: str, evaluation: Mapping[str, Any]) -> None:
     count = evaluation["count"]
     rows = [
@@ -68,16 +73,18 @@ def print_profile(profile: Profile, run_seconds: float) -> None:
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table()
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        # As text, or rich would read [b] in a name as its own.
+        table.add_row(*(Text(plain(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         # A file or a pipe has no width to fit into; cut numbers would be worse than long lines.
         console = Console(width=200)
     # Above the table, since as its title it would be wrapped to the table's width.
-    console.print(title, markup=False, highlight=False)
+    console.print(plain(title), markup=False, highlight=False)
     console.print(table)

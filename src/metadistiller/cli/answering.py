@@ -4,7 +4,7 @@ import json
 import sys
 
 from ..errors import DataError
-from ._words import parse, parser_of, print_table
+from ._words import parse, parser_of, plain, print_table
 
 
 def predict(words: list[str]) -> None:
@@ -38,7 +38,7 @@ def predict(words: list[str]) -> None:
             rows,
         )
     for path, reason in found.unreadable:
-        print(f"{path} cannot be read ({reason})", file=sys.stderr)
+        print(plain(f"{path} cannot be read ({reason})"), file=sys.stderr)
     if found.unreadable:
         total = len(found.answers) + len(found.unreadable)
         raise DataError(f"{len(found.unreadable)} of {total} images cannot be read; replace or leave them out")

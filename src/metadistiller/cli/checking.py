@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError
-from ._words import parse, parser_of, print_table
+from ._words import parse, parser_of, plain, print_table
 
 if TYPE_CHECKING:
     from ..checking import Checked
@@ -66,16 +66,16 @@ def _print(found: "Checked") -> None:
             for name, part in found.parts.items()
         ]
         headings = ("part", "images", "readable", "width", "height", "kinds")
-        print_table(f"{found.data}: {_plain(found.source)}", headings, rows)
+        print_table(f"{found.data}: {plain(found.source)}", headings, rows)
         _print_classes(found)
     for kind in dict.fromkeys(problem.kind for problem in found.problems):
         texts = [problem.text for problem in found.problems if problem.kind == kind]
-        print("\n".join(f"problem: {_plain(text)}" for text in texts[:_AT_MOST]))
+        print("\n".join(f"problem: {plain(text)}" for text in texts[:_AT_MOST]))
         if len(texts) > _AT_MOST:
             print(f"problem: and {len(texts) - _AT_MOST} more of the kind (--json has all)")
     for note in found.notes:
         some = ", ".join(note.paths[:_AT_MOST]) + (", ..." if len(note.paths) > _AT_MOST else "")
-        print(f"note: {_plain(note.text)}" + (f": {_plain(some)}" if some else ""))
+        print(f"note: {plain(note.text)}" + (f": {plain(some)}" if some else ""))
     if found.sound:
         print("nothing is wrong")
 
@@ -90,7 +90,7 @@ def _print_classes(found: "Checked") -> None:
     if len(by_size) > _CLASSES:
         title += f", the {_CLASSES // 2} largest and smallest"
         by_size = by_size[: _CLASSES // 2] + by_size[-_CLASSES // 2 :]
-    rows = [(_plain(name), f"{train[name]:,}", f"{test[name]:,}") for name in by_size]
+    rows = [(plain(name), f"{train[name]:,}", f"{test[name]:,}") for name in by_size]
     print_table(title, ("class", "train", "test"), rows)
 
 
@@ -99,8 +99,3 @@ def _spread(values: tuple[int, float, int] | None) -> str:
         return ""
     low, middle, high = values
     return f"{low}" if low == high else f"{low} / {middle:g} / {high}"
-
-
-def _plain(text: str) -> str:
-    """Without what a terminal would take for an order: names of files come from anywhere."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
