@@ -21,7 +21,7 @@ from metadistiller.config import Choice, Config, Optim
 from metadistiller.engine import train as engine
 from metadistiller.engine.checkpoint import list_checkpoints, load_checkpoint
 from metadistiller.engine.step import Stepper
-from metadistiller.errors import CheckpointError, ConfigError, TrainingError
+from metadistiller.errors import CheckpointError, ConfigError, Paused, TrainingError
 from metadistiller.records import RunFolder
 
 METHODS = ("plain", "dsn", "self_distillation", "metadistiller")
@@ -396,3 +396,22 @@ def test_the_watcher_hears_of_every_epoch(tiny_config: Config, tmp_path: Path) -
     job = assemble.assemble(tiny_config, building.load_data(tiny_config.data))
     engine.train(job, RunFolder.create(tmp_path / "run", job.config.as_dict()), watcher=Listener(), command="")
     assert [row["epoch"] for row in heard] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("key", "value"), [("torch", "2.9.0"), ("threads", 64), ("ranks", 8), (None, None)])
+def test_a_resumed_run_announces_what_its_bits_depend_on_and_has_changed(
+    tiny_config: Config, tmp_path: Path, key: str | None, value: object
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    asked: list[int] = []
+    with pytest.raises(Paused):
+        assemble.train(tiny_config, folder.path, quiet=True, stop=lambda: len(asked) > 2 or bool(asked.append(1)))
+    lines = [json.loads(line) for line in folder.events.read_text().splitlines()]
+    if key is not None:
+        assert key in lines[0]["environment"]
+        lines[0]["environment"][key] = value
+    folder.events.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assemble.resume(folder.path, quiet=True)
+    told = [line for line in folder.log.read_text().splitlines() if "other bits" in line]
+    assert len(told) == (key is not None)
+    assert all(f"{key} was {value!r}" in line for line in told)

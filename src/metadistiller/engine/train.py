@@ -21,6 +21,8 @@ from .step import Job, Stepper
 from .stopping import Stopped, no_limit
 
 SECONDS_BETWEEN_LOOKS = 0.5
+# Of an environment, what a sum's last bits depend on.
+OF_THE_BITS = ("package", "torch", "device", "threads", "precision", "memory_format", "ranks")
 
 
 class Watcher(Protocol):
@@ -62,9 +64,13 @@ def train(
 def _train(run: "_Run", command: str) -> dict[str, Any]:
     job, folder = run.job, run.folder
     progress = run.restore()
+    begun = bool(progress.epoch or progress.step)
+    environment = {**job.machine.describe(), "ranks": job.ranks.world}
+    if begun and job.ranks.first:
+        run.announce(environment)
     run.append_event(
-        "resume" if progress.epoch or progress.step else "start",
-        environment={**job.machine.describe(), "ranks": job.ranks.world},
+        "resume" if begun else "start",
+        environment=environment,
         command=command,
         epoch=progress.epoch,
         step=progress.step,
@@ -124,6 +130,18 @@ class _Run:
     def interrupted(self) -> bool:
         """As `stop`."""
         return self.ranks.any(self._interrupted())
+
+    def announce(self, environment: Mapping[str, Any]) -> None:
+        """Say what the bits depend on and is not as it was when this run trained last."""
+        last = [event.get("environment", {}) for event in self.folder.read_events() if "environment" in event][-1:]
+        changed = [
+            f"{key} was {earlier[key]!r} and is {environment[key]!r}"
+            for earlier in last
+            for key in OF_THE_BITS
+            if key in earlier and earlier[key] != environment[key]
+        ]
+        if changed:
+            self.watcher.note(f"goes on, with other bits than it would have had: {'; '.join(changed)}")
 
     # -- one epoch ---------------------------------------------------------------------------------------------------
 
