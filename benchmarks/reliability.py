@@ -1,7 +1,7 @@
 """How often what is promised under faults, damage and malice holds: a function a figure, each counts passed and tried.
 
     python benchmarks/reliability.py                     all figures in full, as a table
-    python benchmarks/reliability.py --quick --json      smaller, under a minute; one JSON object on the last line
+    python benchmarks/reliability.py --quick --json      smaller, some 80 s; one JSON object on the last line
     python benchmarks/reliability.py --only save_faults
 
 Everything runs on a processor with networks of a few channels. What did not pass is told on standard error.
@@ -171,7 +171,7 @@ def measured(names: Sequence[str], *, quick: bool) -> dict[str, Counts]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller counts: under a minute on 2 cores")
+    parser.add_argument("--quick", action="store_true", help="smaller counts: some 80 s on 2 cores")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line of standard output")
     parser.add_argument("--only", choices=FIGURES, help="one figure")
     given = parser.parse_args()

@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -204,6 +205,9 @@ def test_figures_are_counted_and_told_on_the_last_line(
         return found
 
     monkeypatch.setattr(reliability, "FIGURES", {"one": figure, "other": figure})
+    monkeypatch.setattr(reliability, "SLOWEST", ("other", "one"))
+    # A process of its own would not know these figures.
+    monkeypatch.setattr(reliability, "ProcessPoolExecutor", lambda count, mp_context: ThreadPoolExecutor(1))
     for words, expected in (
         (["--quick", "--json"], {"one": {"passed": 2, "tried": 3}, "other": {"passed": 2, "tried": 3}}),
         (["--json", "--only", "other"], {"other": {"passed": 1, "tried": 1}}),
@@ -218,4 +222,5 @@ def test_figures_are_counted_and_told_on_the_last_line(
 
 def test_what_reliability_py_says_it_measures_is_what_it_does() -> None:
     reliability = script("reliability")
+    assert sorted(reliability.SLOWEST) == sorted(reliability.FIGURES)
     assert all(f"\n    {name} " in reliability.__doc__ for name in reliability.FIGURES)
