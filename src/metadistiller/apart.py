@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import yaml
 
-from .budget import Budget
+from .budget import Budget, no_limit
 from .config import MACHINE, Config
 from .errors import ConfigError, Paused, RunError
 from .records import RunFolder, write_text
@@ -29,7 +29,7 @@ def check_same(folder: RunFolder, config: Config) -> None:
 
 
 def train_apart(
-    folder: RunFolder, config: Config, *, budget: Budget = NO_LIMIT, interrupted: Callable[[], bool] = NO_LIMIT.spent
+    folder: RunFolder, config: Config, *, budget: Budget = NO_LIMIT, interrupted: Callable[[], bool] = no_limit
 ) -> None:
     """Train into a folder, or go on there, to the end.
 

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 
 from . import report
-from .begun import default_folder, run_in, with_workers_of
+from .begun import default_folder, is_begun, with_workers_of
+from .budget import no_limit
 from .building import build_method, is_taught, load_data, method_member, written_out
 from .config import Choice, Config, Teacher
 from .data import Dataset, class_weights
@@ -21,7 +22,6 @@ from .engine.examples import soft_target_examples
 from .engine.export import export_network
 from .engine.start import load_start
 from .engine.step import Job, training_batches
-from .engine.stopping import no_limit
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
 from .engine.train import Watcher
 from .engine.train import train as train_job
@@ -121,7 +121,7 @@ def _begin(config: Config, out: str | Path | None, sitting: "_Sitting", auto_res
 
     def look() -> tuple[str, bool]:
         place = out or default_folder(config, taking_up=auto_resume)
-        return str(place), auto_resume and run_in(config, place) is not None
+        return str(place), auto_resume and is_begun(config, place)
 
     path, there = ranks.first_says(look)
     if there:

@@ -49,15 +49,15 @@ def _others(folder: RunFolder, config: Config) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def run_in(config: Config, out: str | Path) -> RunFolder | None:
-    """The run in a folder; None where it is to begin. Raises: ConfigError where it has other settings."""
+def is_begun(config: Config, out: str | Path) -> bool:
+    """Whether the run is in that folder. Raises: ConfigError where one of other settings is."""
     folder = RunFolder(out)
     if not folder.config.exists():
-        return None
+        return False
     if others := _others(folder, config):
         told = ", ".join(f"{key}={there!r} (asked for: {wanted!r})" for key, there, wanted in others)
         raise ConfigError(f"{out} holds a run with {told}; give the same settings, or another --out")
-    return folder
+    return True
 
 
 def with_workers_of(asked: Config, there: Config) -> Config:

@@ -24,6 +24,11 @@ def seconds(text: str) -> float:
     return total
 
 
+def no_limit() -> bool:
+    """What is asked whether to stop, of a run that ends when it is done."""
+    return False
+
+
 class Budget:
     """So many seconds from now; None for no limit."""
 

@@ -168,8 +168,7 @@ def _checked(
     """Args: shown: pixels of a side of what a network is shown, for images that are resized; else 0."""
     summaries = {}
     alike: defaultdict[bytes, list[tuple[str, str, int]]] = defaultdict(list)
-    bad: list[str] = []
-    reasons: list[str] = []
+    unreadable: list[Finding] = []
     small: list[str] = []
     uniform: list[str] = []
     for part, (labels, looks) in parts.items():
@@ -177,8 +176,7 @@ def _checked(
         forms: Counter[str] = Counter()
         for label, (path, look) in zip(labels, looks, strict=True):
             if isinstance(look, str):
-                bad.append(path)
-                reasons.append(f"{path} ({look})")
+                unreadable.append(Finding("unreadable", f"{path} ({look})", (path,)))
                 continue
             sizes.append(look.size)
             forms[look.form] += 1
@@ -188,10 +186,7 @@ def _checked(
         summaries[part] = _summary(labels, sizes, forms, classes)
     train, test = summaries["train"], summaries["test"]
     groups = [group for group in alike.values() if len(group) > 1]
-    problems = [
-        *(Finding("unreadable", reason, (path,)) for path, reason in zip(bad, reasons, strict=True)),
-        *_conflicts(groups, classes),
-    ]
+    problems = [*unreadable, *_conflicts(groups, classes)]
     untested = [each for each, count in test.per_class.items() if count == 0]
     notes = [
         *_repeated(groups),

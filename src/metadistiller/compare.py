@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .apart import NO_LIMIT, check_same, train_apart
+from .apart import check_same, train_apart
+from .budget import no_limit
 from .building import is_taught, written_out
 from .config import Choice, Config
 from .engine.machine import resolve
@@ -66,7 +67,7 @@ def run(
     *,
     tell: Callable[[str], None],
     command: str,
-    interrupted: Callable[[], bool] = NO_LIMIT.spent,
+    interrupted: Callable[[], bool] = no_limit,
 ) -> dict[str, Any]:
     """Train what is missing, resume what is unfinished, and write compare.json and compare.md.
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from . import assemble, ledger, paper, report
-from .apart import NO_LIMIT, check_same, train_apart
-from .budget import Budget
+from .apart import check_same, train_apart
+from .budget import Budget, no_limit
 from .building import check_method, is_taught, written_out
 from .config import Config, Teacher
 from .engine.machine import resolve
@@ -165,7 +165,7 @@ def reproduce(
     *,
     budget: Budget,
     tell: Callable[[str], None],
-    interrupted: Callable[[], bool] = NO_LIMIT.spent,
+    interrupted: Callable[[], bool] = no_limit,
 ) -> bool:
     """Train what is missing as long as the budget lasts; the ledger and its page are up to date after every run.
 

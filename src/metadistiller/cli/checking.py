@@ -66,7 +66,7 @@ def _print(found: "Checked") -> None:
             for name, part in found.parts.items()
         ]
         headings = ("part", "images", "readable", "width", "height", "kinds")
-        print_table(f"{found.data}: {plain(found.source)}", headings, rows)
+        print_table(f"{found.data}: {found.source}", headings, rows)
         _print_classes(found)
     for kind in dict.fromkeys(problem.kind for problem in found.problems):
         texts = [problem.text for problem in found.problems if problem.kind == kind]
@@ -90,7 +90,7 @@ def _print_classes(found: "Checked") -> None:
     if len(by_size) > _CLASSES:
         title += f", the {_CLASSES // 2} largest and smallest"
         by_size = by_size[: _CLASSES // 2] + by_size[-_CLASSES // 2 :]
-    rows = [(plain(name), f"{train[name]:,}", f"{test[name]:,}") for name in by_size]
+    rows = [(name, f"{train[name]:,}", f"{test[name]:,}") for name in by_size]
     print_table(title, ("class", "train", "test"), rows)
 
 

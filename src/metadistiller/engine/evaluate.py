@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..budget import no_limit
 from ..data import Dataset, LabelledImages, evaluation_images
 from ..errors import ConfigError, TrainingError
 from ..methods import Method
 from ..ranks import ALONE, Ranks
 from .machine import Machine
 from .means import AGAINST_DIVERGENCE
-from .stopping import no_limit, until
+from .stopping import until
 
 
 def ensemble_scores(exit_logits: list[Tensor], how: Literal["logits", "probabilities"]) -> Tensor:

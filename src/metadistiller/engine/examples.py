@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..budget import no_limit
 from ..config import require
 from ..data import Dataset, evaluation_images
 from ..errors import TrainingError
 from ..methods import Method
 from .machine import Machine
 from .means import AGAINST_DIVERGENCE
-from .stopping import no_limit, until
+from .stopping import until
 
 USUAL_IMAGES = 3
 

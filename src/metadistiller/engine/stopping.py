@@ -10,11 +10,6 @@ class Stopped(Exception):
     """An evaluation was broken off between two batches, as whoever asked for it wanted; it has changed nothing."""
 
 
-def no_limit() -> bool:
-    """A run that ends when it is done."""
-    return False
-
-
 def until(interrupted: Callable[[], bool], batches: Iterable[T]) -> Iterator[T]:
     """The batches; asks before each. Raises: Stopped."""
     for batch in batches:

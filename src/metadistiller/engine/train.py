@@ -7,6 +7,7 @@ from typing import Any, NoReturn, Protocol
 
 from torch import Tensor
 
+from ..budget import no_limit
 from ..errors import CheckpointError, Paused
 from ..ranks import ALONE, Ranks
 from ..records import RunFolder, write_json
@@ -18,7 +19,7 @@ from .export import save_network
 from .profile import stopwatch_of
 from .start import load_start
 from .step import Job, Stepper
-from .stopping import Stopped, no_limit
+from .stopping import Stopped
 
 SECONDS_BETWEEN_LOOKS = 0.5
 # Of an environment, what a sum's last bits depend on.
@@ -80,7 +81,7 @@ def _train(run: "_Run", command: str) -> dict[str, Any]:
     evaluation = None
     for epoch in range(progress.epoch, job.config.epochs):
         # Also here, where all is saved: a run that has no time left begins no epoch.
-        if run.interrupted() or (epoch > progress.epoch and run.stop()):
+        if run.asked_to_stop(begun=epoch > progress.epoch):
             run.pause(epoch, progress.step if epoch == progress.epoch else 0)
         run.train_epoch(epoch, progress if epoch == progress.epoch else Progress(epoch=epoch))
         evaluation = run.evaluate_epoch(epoch)
@@ -123,12 +124,16 @@ class _Run:
         """Spent on this run, over all resumes."""
         return time.perf_counter() - self._began
 
-    def stop(self) -> bool:
-        """Whether one of the ranks is to stop, so that all of them do, at the same place."""
-        return self.ranks.any(self._stop())
+    def asked_to_stop(self, *, begun: bool = True) -> bool:
+        """Whether one of the ranks is to stop, so that all of them do, at the same place.
+
+        Args:
+            begun: whether this sitting has taken a step; before, only who cannot wait is asked.
+        """
+        return self.ranks.any(self._interrupted() or (begun and self._stop()))
 
     def interrupted(self) -> bool:
-        """As `stop`."""
+        """As asked_to_stop, by who cannot wait alone."""
         return self.ranks.any(self._interrupted())
 
     def announce(self, environment: Mapping[str, Any]) -> None:
@@ -161,7 +166,7 @@ class _Run:
                 break
             every = self.config.checkpoint_every_steps
             here = every is not None and (step + 1) % every == 0 and self._save_within(epoch, step + 1)
-            if self.interrupted() or self.stop():
+            if self.asked_to_stop():
                 if not here:
                     self._save_within(epoch, step + 1)
                 self.pause(epoch, step + 1)

@@ -37,7 +37,7 @@ class Synchronised(TorchFunctionMode):
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]  # as above
         _entered.reset(self._token)
 
     def __torch_function__(
