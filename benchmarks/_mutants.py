@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from _rank_laws import by_double_backward, distance, gradient_on, local_look_ahead, scene
@@ -24,21 +25,11 @@ NETWORK, SIZES = "resnet10", (8, 12)
 Law = Callable[[], str | None]
 
 
-def _seen(law: Law, bug: AbstractContextManager[None]) -> str | None:
+def _seen(law: Law, bug: AbstractContextManager[Any]) -> str | None:
     if (said := law()) is not None:
         return f"the law does not hold without the bug: {said}"
     with bug:
         return None if law() is not None else "the law holds with the bug"
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, other: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, other)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def local_look_ahead_on_ranks(place: Path) -> str | None:
@@ -74,7 +65,7 @@ def detached_generator(place: Path) -> str | None:
         # With the parameters still in the graph, or it could not be missed.
         return agreement(u, [t.detach() + 0 * t for t in targets], temperature=temperature)
 
-    return _seen(law, _replaced(meta, "_agreement", cut))
+    return _seen(law, mock.patch.object(meta, "_agreement", cut))
 
 
 def leaking_statistics(place: Path) -> str | None:
@@ -94,7 +85,7 @@ def leaking_statistics(place: Path) -> str | None:
     @contextmanager
     def bug() -> Iterator[None]:
         places = [import_module(f"metadistiller.meta.{name}") for name in ("look_ahead", "derivative")]
-        with _replaced(places[0], "call", without_clones), _replaced(places[1], "call", without_clones):
+        with mock.patch.object(places[0], "call", without_clones), mock.patch.object(places[1], "call", without_clones):
             yield
 
     return _seen(law, bug())
@@ -113,7 +104,7 @@ def order_by_workers(place: Path) -> str | None:
         workers = batches._images._crops.images.workers or 0
         return [(index.roll(workers - 1), name) for index, name in parts(batches, stream, epoch, step)]
 
-    return _seen(law, _replaced(Batches, "_parts", rolled))
+    return _seen(law, mock.patch.object(Batches, "_parts", rolled))
 
 
 MUTANTS: dict[str, Callable[[Path], str | None]] = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _equations import loss_of_exits
 from _world import run
 from torch import Tensor
 from torch.func import functional_call
@@ -62,7 +63,8 @@ def gradient_on(
         if shared:
             features, exits = student(train[0])
             targets = generator([feature.detach() for feature in features])
-            loss = eq3(exits, train[1], [target.detach() for target in targets])
+            constants = [target.detach() for target in targets]
+            loss = loss_of_exits(exits, constants, train[1], alpha=ALPHA, temperature=TAU)
             (loss * train.share).backward()
             ranks.sum_([p.grad for p in student.parameters() if p.grad is not None])
             ahead = shared_look_ahead(student, train[0], targets, inner_lr=LR, share=train.share)
@@ -72,15 +74,6 @@ def gradient_on(
         gradients = torch.autograd.grad(found.surrogate * found.share, list(generator.parameters()))
     ranks.sum_(gradients)
     return [*gradients, found.heldout_loss[None]]
-
-
-def eq3(exits: list[Tensor], labels: Tensor, targets: list[Tensor]) -> Tensor:
-    loss = F.cross_entropy(exits[-1], labels)
-    for logits, target in zip(exits[:-1], targets, strict=True):
-        log_t, log_s = F.log_softmax(target / TAU, dim=1), F.log_softmax(logits / TAU, dim=1)
-        soft = (log_t.exp() * (log_t - log_s)).sum(1).mean()
-        loss = loss + ALPHA * F.cross_entropy(logits, labels) + (1 - ALPHA) * TAU**2 * soft
-    return loss
 
 
 def by_double_backward(name: str, sizes: tuple[int, int], parts: int, heldout: str) -> list[Tensor]:
@@ -96,7 +89,8 @@ def by_double_backward(name: str, sizes: tuple[int, int], parts: int, heldout: s
     loss = torch.zeros((), dtype=torch.float64)
     for part in train:
         features, exits = answered(params, part[0])
-        loss = loss + part.share * eq3(exits, part[1], generator([feature.detach() for feature in features]))
+        targets = generator([feature.detach() for feature in features])
+        loss = loss + part.share * loss_of_exits(exits, targets, part[1], alpha=ALPHA, temperature=TAU)
     inner = torch.autograd.grad(loss, list(params.values()), create_graph=True)
     fast = {key: value - LR * g for (key, value), g in zip(params.items(), inner, strict=True)}
     total = torch.zeros((), dtype=torch.float64)

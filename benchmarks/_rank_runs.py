@@ -11,16 +11,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import interruptions
 from _world import run
 
 import metadistiller
-from metadistiller import assemble, cli
+from metadistiller import cli
 from metadistiller.config import Choice, Config, Optim
 from metadistiller.data import Batches
 from metadistiller.engine.step import Stepper
@@ -70,25 +71,10 @@ def logged(ranks: Ranks, place: Path, out: Path, workers: int, steps: int, sourc
         taken += 1
         return taken >= steps
 
-    Batches._divided = note
-    try:
-        with _without_report():
-            metadistiller.train(config(place, workers, source), out, auto_resume=True, quiet=True, stop=enough)
-    except Paused:
-        pass
-    finally:
-        Batches._divided = divided
+    noting = mock.patch.object(Batches, "_divided", note)
+    with noting, interruptions.without_report(), contextlib.suppress(Paused):
+        metadistiller.train(config(place, workers, source), out, auto_resume=True, quiet=True, stop=enough)
     return log
-
-
-@contextlib.contextmanager
-def _without_report() -> Iterator[None]:
-    """Drawing it takes longer than these runs."""
-    write, assemble.report.write = assemble.report.write, lambda folder: None
-    try:
-        yield
-    finally:
-        assemble.report.write = write
 
 
 def whole(logs: Sequence[Log]) -> Log:
@@ -122,23 +108,31 @@ class Change:
 # -- a rank that dies, a rank that is asked to stop -------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _before_step(place: int, do: Callable[[], None]) -> Iterator[None]:
+    """Within the block, `do` before step `place` of those that this process takes, from 0."""
+    step, taken = Stepper.step, count()
+
+    def watched(stepper: Stepper, number: int) -> None:
+        if next(taken) == place:
+            do()
+        step(stepper, number)
+
+    with mock.patch.object(Stepper, "step", watched):
+        yield
+
+
 def dying(place: int, rank: int, once: str) -> int:
     """`metadistiller` with the words after these; the rank kills itself before step `place` where the file `once` is
     not there yet.
     """
-    step = Stepper.step
-    taken = 0
 
-    def kill(stepper: Stepper, number: int) -> None:
-        nonlocal taken
-        if taken == place and int(os.environ["RANK"]) == rank and not os.path.exists(once):
+    def die() -> None:
+        if int(os.environ["RANK"]) == rank and not os.path.exists(once):
             open(once, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
-        taken += 1
-        step(stepper, number)
 
-    Stepper.step = kill
-    with _without_report():
+    with _before_step(place, die), interruptions.without_report():
         return cli.main(sys.argv[4:])
 
 
@@ -199,27 +193,19 @@ class Killed:
 
 def commanded(ranks: Ranks, words: list[str]) -> int:
     """Exit code of the command, which says nothing and draws no report."""
-    with contextlib.redirect_stdout(io.StringIO()), _without_report():
+    with contextlib.redirect_stdout(io.StringIO()), interruptions.without_report():
         return cli.main(words)
 
 
 def asked_on_one(ranks: Ranks, words: list[str], place: int, number: int) -> int:
     """Exit code of the command where the last rank alone gets a signal before step `place`."""
-    step = Stepper.step
-    taken = 0
 
-    def ask(stepper: Stepper, at: int) -> None:
-        nonlocal taken
-        if taken == place and ranks.rank == ranks.world - 1:
+    def ask() -> None:
+        if ranks.rank == ranks.world - 1:
             os.kill(os.getpid(), number)
-        taken += 1
-        step(stepper, at)
 
-    Stepper.step = ask
-    try:
+    with _before_step(place, ask):
         return commanded(ranks, words)
-    finally:
-        Stepper.step = step
 
 
 def change_of_shape(folder: Path, pairs: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> list[str | None]:
@@ -227,13 +213,12 @@ def change_of_shape(folder: Path, pairs: Sequence[tuple[tuple[int, int], tuple[i
     return [change.objection(before, after, 1 + place % 9) for place, (before, after) in enumerate(pairs)]
 
 
-def killed_ranks(folder: Path, count: int) -> list[str | None]:
+def killed_ranks(folder: Path, trials: int) -> list[str | None]:
     """Half of them on two ranks, half on four; every second one restarted by torchrun."""
     found = []
-    for ranks in (2, 4)[: 1 if count < 4 else 2]:
+    for ranks in (2, 4)[: 1 if trials < 4 else 2]:
         killed = Killed(folder, ranks)
-        trials = count if count < 4 else count // 2
-        for trial in range(trials):
+        for trial in range(trials if trials < 4 else trials // 2):
             place, rank = (1 + 4 * trial) % 9, trial % ranks
             found.append(killed.objection(place, rank, restarts=trial % 2))
     return found

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from unittest import mock
 
 from PIL import Image
 
@@ -259,7 +260,7 @@ def serve() -> None:
 
 def _trial(order: Mapping[str, Any]) -> None:
     """The command, and the end of this process."""
-    from metadistiller import assemble, cli
+    from metadistiller import cli
 
     code = 1
     try:
@@ -267,18 +268,27 @@ def _trial(order: Mapping[str, Any]) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        assemble.report.write = lambda folder: (Path(folder) / "report.html").touch()
         _unblocking()
         _counting_steps(Path(order["steps"]))
         if order["place"] is not None:
             _signalling(*order["place"], order["numbers"], Path(order["moment"]))
-        code = cli.main(order["words"])
+        with without_report():
+            code = cli.main(order["words"])
     except BaseException:
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+@contextmanager
+def without_report() -> Iterator[None]:
+    """Drawing one takes longer than these runs, and nothing is resumed from it."""
+    from metadistiller import assemble
+
+    with mock.patch.object(assemble.report, "write", lambda folder: (Path(folder) / "report.html").touch()):
+        yield
 
 
 def _wrap(owner: Any, name: str, before: Callable[..., None], after: Callable[[], None] = lambda: None) -> None:

@@ -48,6 +48,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from _equations import loss_of_exits
 from _measure import Counted, Step, environment, medians, peak_memory_mb, print_json, rounded, say
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -187,21 +188,13 @@ def own_step(s: Scene) -> list[Tensor]:
 # What ours is held against; nothing here comes from metadistiller.meta or metadistiller.losses.
 
 
-def loss_of_exits(exits: Sequence[Tensor], targets: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Eqs. 3 and 4."""
-    loss = F.cross_entropy(exits[-1], labels)
-    for logits, target in zip(exits[:-1], targets, strict=True):
-        log_s, t = F.log_softmax(logits / TEMPERATURE, dim=1), F.softmax(target / TEMPERATURE, dim=1)
-        soft = TEMPERATURE**2 * F.kl_div(log_s, t, reduction="batchmean")
-        loss = loss + ALPHA * F.cross_entropy(logits, labels) + (1 - ALPHA) * soft
-    return loss
-
-
 def double_backward(s: Scene) -> list[Tensor]:
     student, generator = s.student, s.generator
     images, labels = s.train_batch
     features, exits = student(images)
-    loss = loss_of_exits(exits, generator([feature.detach() for feature in features]), labels)
+    loss = loss_of_exits(
+        exits, generator([feature.detach() for feature in features]), labels, alpha=ALPHA, temperature=TEMPERATURE
+    )
     params = dict(student.named_parameters())
     gradients = torch.autograd.grad(loss, list(params.values()), create_graph=True)
     fast = {name: p - INNER_LR * g for (name, p), g in zip(params.items(), gradients, strict=True)}
@@ -255,7 +248,9 @@ def by_higher(s: Scene) -> list[Tensor]:
     ):
         images, labels = s.train_batch
         features, exits = fast(images)
-        loss = loss_of_exits(exits, generator([feature.detach() for feature in features]), labels)
+        loss = loss_of_exits(
+            exits, generator([feature.detach() for feature in features]), labels, alpha=ALPHA, temperature=TEMPERATURE
+        )
         diffopt.step(loss)
         images, labels = s.heldout_batch
         _, exits = fast(images)

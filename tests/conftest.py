@@ -1,6 +1,7 @@
 """Toys that every test may use: networks and data small enough for a second."""
 
 import os
+import sys
 import tempfile
 
 # The laws of bits hold on a processor; tests see no other device.
@@ -12,6 +13,10 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="metadistiller-tests-")
 
 from dataclasses import replace
 from pathlib import Path
+
+# What benchmarks and tests share lies with the benchmarks, and processes of tests import it by name. At the end of the
+# path, as some are called as libraries are.
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import pytest
 import torch

@@ -11,8 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+def plan() -> ModuleType:
     return importlib.import_module("plan")
 
 

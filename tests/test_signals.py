@@ -33,8 +33,7 @@ TINY = (
 
 
 @pytest.fixture
-def interruptions(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+def interruptions() -> ModuleType:
     return importlib.import_module("interruptions")
 
 

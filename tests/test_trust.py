@@ -189,13 +189,6 @@ def test_what_could_not_is_not(source: str) -> None:
 # -- what hostile files do ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _import_from_benchmarks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        yield
-
-
 @pytest.fixture
 def hostile() -> ModuleType:
     return importlib.import_module("_hostile")
@@ -265,7 +258,7 @@ def test_a_reader_of_images_without_a_limit_is_found(
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, _import_from_benchmarks: None) -> dict[str, tuple[RunFolder, Any]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunFolder, Any]]:
     names = importlib.import_module("_names")
     with warnings.catch_warnings():
         # Of letters that matplotlib's fonts lack.

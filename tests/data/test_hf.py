@@ -1,6 +1,5 @@
 """Data sets of the Hugging Face hub, from a stub of it: the same pixels as files, and every way to be missing."""
 
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import torch
 from datasets import ClassLabel, DatasetDict, Features, Value
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-from PIL import Image
 
 from metadistiller import recipe
 from metadistiller.data import folder
@@ -21,20 +19,12 @@ from metadistiller.errors import ConfigError, DataError, UnknownName
 from metadistiller.records import RunFolder
 from metadistiller.settings import load_config, parse
 
-SIZE = 16
+from .noise import LABELS, PICTURES, SIZE, png
+
 NAME = "owner/pets"
 
 
-def png(seed: int) -> bytes:
-    draw = torch.Generator().manual_seed(seed)
-    encoded = io.BytesIO()
-    pixels = torch.randint(256, (SIZE, SIZE, 3), dtype=torch.uint8, generator=draw)
-    Image.fromarray(pixels.numpy()).save(encoded, "png")
-    return encoded.getvalue()
-
-
-IMAGES = [png(number) for number in range(10)]
-LABELS: list[Any] = ["cat"] * 5 + ["dog"] * 5
+IMAGES = [png(image) for image in PICTURES]
 PICTURE, NAMED = datasets.Image(), ClassLabel(names=["dog", "cat"])
 
 

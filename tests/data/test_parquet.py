@@ -10,7 +10,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from PIL import Image
 
 from metadistiller import recipe
 from metadistiller.data import folder
@@ -18,19 +17,9 @@ from metadistiller.data.parquet import Options, build, recognises
 from metadistiller.errors import ConfigError, DataError
 from metadistiller.settings import parse
 
-SIZE = 16
+from .noise import LABELS, PICTURES, SIZE, png
 
-
-def png(seed: int) -> bytes:
-    draw = torch.Generator().manual_seed(seed)
-    encoded = io.BytesIO()
-    pixels = torch.randint(256, (SIZE, SIZE, 3), dtype=torch.uint8, generator=draw)
-    Image.fromarray(pixels.numpy()).save(encoded, "png")
-    return encoded.getvalue()
-
-
-IMAGES = [png(number) for number in range(10)]
-LABELS: list[Any] = ["cat"] * 5 + ["dog"] * 5
+IMAGES = [png(image) for image in PICTURES]
 
 
 def write(

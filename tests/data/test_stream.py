@@ -21,25 +21,11 @@ from metadistiller.data.stream import Options, build, listing, recognises
 from metadistiller.errors import ConfigError, DataError
 from metadistiller.settings import parse
 
-SIZE = 16
-LABELS = ["cat"] * 5 + ["dog"] * 5
+from .noise import LABELS, PICTURES, SIZE, png
 
-
-def noise(seed: int) -> Image.Image:
-    draw = torch.Generator().manual_seed(seed)
-    return Image.fromarray(torch.randint(256, (SIZE, SIZE, 3), dtype=torch.uint8, generator=draw).numpy())
-
-
-def encoded(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "png")
-    return file.getvalue()
-
-
-PICTURES = [noise(number) for number in range(10)]
 # How an image may be stored; the bits are the same in every one.
 FORMS: dict[str, Callable[[Image.Image], Any]] = {
-    "bytes": encoded,
+    "bytes": png,
     "pil": lambda image: image,
     "tensor": lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1),
     "array": np.array,
@@ -146,7 +132,7 @@ def test_a_folder_is_recognised_by_its_index(tmp_path: Path, held_out: str) -> N
 
 
 def test_numbers_are_classes_by_size_and_values_are_named(tmp_path: Path) -> None:
-    items = [{"id": n, "shot": encoded(image), "kind": n % 5 * 3} for n, image in enumerate(PICTURES)]
+    items = [{"id": n, "shot": png(image), "kind": n % 5 * 3} for n, image in enumerate(PICTURES)]
     root = write(tmp_path / "set", items)
     assert build(options(root, image_column="shot", label_column="kind")).classes == ("0", "3", "6", "9", "12")
     with pytest.raises(DataError, match=r"no column of a usual name .*'id', 'shot', 'kind': .*--data\.image_column"):

@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,13 +37,6 @@ SCENES = (
     "later ones are damaged",
 )
 IDENTITY = {"method": "dsn", "network": "resnet10", "data": "digits"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _import_from_benchmarks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        yield
 
 
 @pytest.fixture
