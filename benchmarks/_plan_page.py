@@ -113,6 +113,13 @@ def _billion(values: Values, kib: int) -> list[str]:
             f"of {rows[1]['gpus']} such GPUs needs about {cores:.0f} cores for decoding, and {2 * cores:.0f} in a meta",
             "epoch: smaller files (short side 256) or decoding on the GPU come before anything else.",
         ),
+        _text(
+            "What does not fit yet (computed from the code): every process holds the order of an epoch, 8 GB for a",
+            "billion images, and the last orders that it was asked for, up to 16 of them (`permutation` in",
+            "data/_order.py); and the name of every image, about 100 bytes each. Orders made piece by piece and names",
+            "from the shards' indices",
+            "come before such a set.",
+        ),
     ]
 
 
@@ -131,7 +138,8 @@ def _exchanged(values: Values) -> list[str]:
             f"Counted, bytes of one rank's part in float32: the student's step {_mb(size['student'])} (plain training",
             f"{_mb(size['plain'])}; the rest are exits and what running statistics have moved by), a meta step",
             f"{_mb(size['meta'])} besides: the held-out gradient of the early stages and the generator's gradient.",
-            "`lookahead=own` exchanges the look-ahead's gradient too.",
+            "`lookahead=own` exchanges the look-ahead's gradient too. On the host each step asks once whether to stop,",
+            "which waits for the slowest and is not in the times below.",
         ),
         _table(
             ("GPUs", "student's step: compute + exchange, ms", "a meta step adds, ms", "exchange, share of the time"),
@@ -157,7 +165,8 @@ def _limits(values: Values) -> list[str]:
             f"{layers['meta']['messages']} in a meta step (counted): on {many['gpus']} GPUs",
             f"{layers['student']['milliseconds_on_512']:.0f} and {layers['meta']['milliseconds_on_512']:.0f}",
             "ms, more than",
-            "the compute. Local statistics have none of them.",
+            "the compute. Moments are gathered from all, so what a rank receives grows with their number. Local",
+            "statistics have none of this.",
         ),
         _text(
             "**The batch.** The generator's gradient is a mean over the batch: past the size at which more images no",
