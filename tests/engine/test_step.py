@@ -58,6 +58,9 @@ class Two(Method):
     def soft_targets(self, images: Tensor) -> list[Tensor]:
         return []
 
+    def multi_exit(self) -> None:
+        return None
+
     def deployable(self) -> Backbone:
         return build_network(Choice(name="resnet10", options={"width": 4}), 10)
 

@@ -184,6 +184,28 @@ def test_the_first_stages_alone_are_those_of_the_whole_pass_bitwise(name: str, t
     assert [tuple(found.shape[1:]) for found in maps] == [tuple(shape) for shape in stage_shapes(backbone, (32, 32))]
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_rows_may_leave_an_adapted_network_at_the_end_of_a_stage(name: str) -> None:
+    backbone = adapt(tiny(name), size=(32, 32)).eval()
+    images, kept = noise(5, 3, 32, 32).double(), torch.tensor([4, 0, 2])
+    seen: list[torch.Tensor] = []
+
+    def visit(k: int, carried: torch.Tensor) -> torch.Tensor:
+        seen.append(backbone.map_of(k, carried, (32, 32)))
+        return carried[kept] if k == 1 else carried
+
+    with torch.no_grad():
+        maps, logits = backbone.stages_and_logits(images)
+        found = backbone.visited(images, visit)
+        assert backbone.visited(images, lambda k, carried: None) is None
+        # No hook stays behind.
+        assert torch.equal(backbone.plain(images), logits)
+    assert torch.equal(seen[0], maps[0])
+    for map_, whole in zip(seen[1:], maps[1:], strict=False):
+        torch.testing.assert_close(map_, whole[kept])
+    torch.testing.assert_close(found, logits[kept])
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_exits_are_in_the_precision_of_the_network(dtype: torch.dtype) -> None:
     boosted = boost(tiny("convnext").to(dtype), input_size=32, generator_width=4)

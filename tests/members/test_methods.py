@@ -100,6 +100,17 @@ def test_exits_end_with_the_answer_of_the_network_that_ships(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_a_student_with_exits_is_there_where_there_are_exits(name: str) -> None:
+    method = build(name).eval()
+    images, _ = batch()
+    exits, student = method.exits(images), method.multi_exit()
+    assert (student is None) == (len(exits) == 1)
+    if student is not None:
+        assert student.backbone is method.deployable()
+        assert all(torch.equal(a, b) for a, b in zip(student(images)[1], exits, strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_what_ships_is_the_plain_network_and_nothing_more(name: str) -> None:
     shipped, plain = build(name).deployable().state_dict(), network().state_dict()
     assert {key: value.shape for key, value in shipped.items()} == {key: value.shape for key, value in plain.items()}

@@ -87,6 +87,37 @@ def test_later_stages_and_the_head_leave_a_map_as_it_is(backbone: Backbone) -> N
                 assert torch.equal(mine, whole)
 
 
+def test_a_visited_pass_is_the_network_s_own_for_the_rows_that_go_on(backbone: Backbone) -> None:
+    images, kept = noise(5, 3, 64, 64), torch.tensor([4, 0, 2])
+    seen: list[tuple[int, Tensor]] = []
+
+    def visit(k: int, carried: Tensor) -> Tensor:
+        seen.append((k, backbone.map_of(k, carried, (64, 64))))
+        return carried[kept] if k == 1 else carried
+
+    with torch.no_grad():
+        maps, logits = backbone.stages_and_logits(images)
+        found = backbone.visited(images, visit)
+    assert [k for k, _ in seen] == list(range(1, backbone.num_stages))
+    assert torch.equal(seen[0][1], maps[0])
+    assert found is not None
+    # Fewer images at once are summed in another order.
+    for part, whole in zip([*(map_ for _, map_ in seen[1:]), found], [*maps[1:-1], logits], strict=True):
+        assert (part - whole[kept]).abs().max() <= 1e-4 * whole.abs().max()
+
+
+def test_a_visited_pass_ends_where_nothing_goes_on(backbone: Backbone) -> None:
+    seen: list[int] = []
+
+    def visit(k: int, carried: Tensor) -> Tensor | None:
+        seen.append(k)
+        return carried if k < backbone.num_stages - 1 else None
+
+    with torch.no_grad():
+        assert backbone.visited(noise(2, 3, 64, 64), visit) is None
+    assert seen == list(range(1, backbone.num_stages))
+
+
 @pytest.mark.parametrize("short", ["height", "width"])
 def test_images_below_the_total_stride_are_refused(backbone: Backbone, short: str) -> None:
     stride = backbone.total_stride

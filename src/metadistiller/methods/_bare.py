@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..data import Batch
-from ..nn import Backbone
+from ..nn import Backbone, MultiExit
 from ._base import Losses, Method, Objective, Player, Setting
 
 
@@ -35,6 +35,9 @@ class BareNetwork(Method):
     def soft_targets(self, images: Tensor) -> list[Tensor]:
         # Soft targets are those of early exits, and there are none.
         return []
+
+    def multi_exit(self) -> MultiExit | None:
+        return None
 
     def deployable(self) -> Backbone:
         return self.student

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from ..data import Stream, Train
-from ..nn import Backbone
+from ..nn import Backbone, MultiExit
 from ..ranks import ALONE, Ranks
 
 
@@ -125,6 +125,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def soft_targets(self, images: Tensor) -> list[Tensor]:
         """Probabilities T_1..T_{K-1}, (N, C) each, shallow first; empty for a method without soft targets."""
+
+    @abstractmethod
+    def multi_exit(self) -> MultiExit | None:
+        """The student with the early exits that `exits` asks; None for a method without."""
 
     @abstractmethod
     def deployable(self) -> Backbone:

@@ -104,5 +104,8 @@ class SelfBoosting(Method):
         targets = self._make_targets(*self.student(images))
         return [F.softmax(t.float() / self._temperature, dim=1) for t in targets or ()]
 
+    def multi_exit(self) -> MultiExit | None:
+        return self.student
+
     def deployable(self) -> Backbone:
         return self.student.backbone

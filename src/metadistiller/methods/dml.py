@@ -11,7 +11,7 @@ from torch import Tensor
 from ..config import require
 from ..data import Batch
 from ..losses import hard_loss, soft_divergence
-from ..nn import Backbone
+from ..nn import Backbone, MultiExit
 from ._apart import answer_apart
 from ._base import Losses, Method, Objective, Player, Setting
 from ._teacher import check_partner
@@ -75,6 +75,9 @@ class MutualLearning(Method):
 
     def soft_targets(self, images: Tensor) -> list[Tensor]:
         return []
+
+    def multi_exit(self) -> MultiExit | None:
+        return None
 
     def deployable(self) -> Backbone:
         return self.student

@@ -12,7 +12,7 @@ from ..config import milestone_epoch, require
 from ..data import Batch, seeded
 from ..errors import ShapeError
 from ..losses import distillation_loss, hard_loss, hint_loss
-from ..nn import Backbone, StageShape, stage_shapes
+from ..nn import Backbone, MultiExit, StageShape, stage_shapes
 from ..nn.backbones import initialise
 from ._base import Losses, Method, Objective, Player, Setting
 from ._options import check_weights, refuse_unused
@@ -119,6 +119,9 @@ class FitNet(Method):
 
     def soft_targets(self, images: Tensor) -> list[Tensor]:
         return []
+
+    def multi_exit(self) -> MultiExit | None:
+        return None
 
     def deployable(self) -> Backbone:
         return self.student.backbone

@@ -16,7 +16,7 @@ from ..config import require
 from ..data import Batch, Disjoint, Halves, seeded, share_of
 from ..losses import hard_loss
 from ..meta import Derivative, Kept, MetaLoss, meta_loss, meta_loss_from, shared_look_ahead, supported_derivative
-from ..nn import Backbone, LabelGenerator, stage_shapes
+from ..nn import Backbone, LabelGenerator, MultiExit, stage_shapes
 from ._apart import answer_apart
 from ._base import Losses, Method, Objective, Player, Setting
 from ._options import check_inner_width, check_weights, refuse_unused
@@ -172,6 +172,9 @@ class MetaDistiller(Method):
 
     def soft_targets(self, images: Tensor) -> list[Tensor]:
         return self.boosting.soft_targets(images)
+
+    def multi_exit(self) -> MultiExit | None:
+        return self.boosting.multi_exit()
 
     def deployable(self) -> Backbone:
         return self.boosting.deployable()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ._base import Backbone, ExitDesign
+from ._base import Backbone, ExitDesign, Visit
 from ._discovery import discover
 from ._taps import Stage, Taps, logits_of
 
@@ -52,6 +52,12 @@ class Adapter(Backbone):
 
     def stages_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         return self._taps.all(self.network, images)
+
+    def visited(self, images: Tensor, visit: Visit) -> Tensor | None:
+        return self._taps.visited(self.network, images, visit)
+
+    def map_of(self, k: int, carried: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.found[k - 1].map_of(carried, size)
 
     def hold_taps(self) -> None:
         """Let the hooks that read the stages stay until `release_taps`, for a student that is compiled."""

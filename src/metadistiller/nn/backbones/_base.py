@@ -5,8 +5,7 @@ metadistiller.lookup).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
@@ -15,6 +14,8 @@ from ...errors import ShapeError
 from ._phantom import on_phantom
 
 ExitDesign: TypeAlias = Literal["bottleneck", "linear"]
+# Of `Backbone.visited`: from k and what stage k hands on, to what goes on from there; None ends the pass.
+Visit: TypeAlias = Callable[[int, Tensor], Tensor | None]
 
 
 class StageShape(NamedTuple):
@@ -57,6 +58,21 @@ class Backbone(nn.Module, ABC):
     def stages_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """F_1..F_K and logits (N, C), in one pass."""
 
+    @abstractmethod
+    def visited(self, images: Tensor, visit: Visit) -> Tensor | None:
+        """One pass that somebody may change at the end of every stage but the last.
+
+        Args:
+            images: (N, in_channels, H, W).
+            visit: is given k, from 1 to K-1, and what stage k hands to the next, rows first; returns what goes on in
+                its place, of which rows may be gone, or None to end the pass.
+        Returns: logits (N', C) of the rows that came to the end; None where the pass was ended.
+        """
+
+    @abstractmethod
+    def map_of(self, k: int, carried: Tensor, size: tuple[int, int]) -> Tensor:
+        """F_k, (N, D_k, H_k, W_k), of what stage k hands to the next, for images of `size` = (height, width)."""
+
     @property
     @abstractmethod
     def plain(self) -> nn.Module:
@@ -71,12 +87,35 @@ class StagedNetwork(Backbone):
     """A network of ours: it runs stage by stage, and its head turns the last map into logits."""
 
     @abstractmethod
+    def stage(self, k: int, x: Tensor) -> Tensor:
+        """F_k from F_{k-1}, k from 1 to K; the first takes images."""
+
+    @abstractmethod
     def head(self, features: Tensor) -> Tensor:
         """Logits (N, C) from F_K."""
+
+    def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
+        x, maps = images, []
+        for k in range(1, (self.num_stages if upto is None else upto) + 1):
+            x = self.stage(k, x)
+            maps.append(x)
+        return maps
 
     def stages_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         maps = self.stages(images)
         return maps, self.head(maps[-1])
+
+    def visited(self, images: Tensor, visit: Visit) -> Tensor | None:
+        x = images
+        for k in range(1, self.num_stages):
+            onward = visit(k, self.stage(k, x))
+            if onward is None:
+                return None
+            x = onward
+        return self.head(self.stage(self.num_stages, x))
+
+    def map_of(self, k: int, carried: Tensor, size: tuple[int, int]) -> Tensor:
+        return carried
 
     @property
     def plain(self) -> nn.Module:
@@ -108,16 +147,6 @@ def stage_shapes(backbone: Backbone, size: tuple[int, int]) -> list[StageShape]:
             f"was made for {'x'.join(map(str, backbone.usual_size))}"
         ) from error
     return [StageShape(*map_.shape[1:]) for map_ in maps]
-
-
-def run_between(layers: nn.Sequential, cuts: Sequence[int], images: Tensor, upto: int | None) -> list[Tensor]:
-    """F_1..F_upto of a network that is one sequence of layers: stage k is layers cuts[k-1] to cuts[k] - 1."""
-    x = images
-    maps = []
-    for begin, end in list(pairwise(cuts))[:upto]:
-        x = layers[begin:end](x)
-        maps.append(x)
-    return maps
 
 
 def initialise(module: nn.Module) -> None:

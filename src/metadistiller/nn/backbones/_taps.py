@@ -6,6 +6,7 @@ is kept alive by it. Only a compiled student keeps them, as nothing compiles the
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ...errors import ConfigError
+from ._base import Visit
 
 Layout = Literal["maps", "channels_last", "tokens"]
 
@@ -55,6 +57,20 @@ def first_tensor(output: Any) -> Tensor | None:
         value = next(iter(output.values()), None)
         return value if isinstance(value, Tensor) else None
     return None
+
+
+def with_first_tensor(output: Any, tensor: Tensor) -> Any:
+    """The output with another tensor where `first_tensor` found one."""
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, dict):
+        # A record of transformers is a dictionary too.
+        changed = copy(output)
+        changed[next(iter(output))] = tensor
+        return changed
+    if hasattr(output, "_replace"):
+        return output._replace(**{output._fields[0]: tensor})
+    return type(output)([tensor, *output[1:]])
 
 
 def grid(count: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -120,6 +136,21 @@ class _Tap:
             raise _Enough
 
 
+class _Visitor:
+    """A forward hook that puts something else in the place of a module's output."""
+
+    def __init__(self, visit: Visit, k: int) -> None:
+        self._visit, self._k = visit, k
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        carried = first_tensor(output)
+        assert carried is not None
+        onward = self._visit(self._k, carried)
+        if onward is None:
+            raise _Enough
+        return with_first_tensor(output, onward)
+
+
 class Taps:
     """Reads stages of a network while it runs.
 
@@ -161,6 +192,20 @@ class Taps:
         with self._tapped(network, wanted, images, stop=True) as maps, suppress(_Enough):
             network(images)
         return [maps[k] for k in range(len(wanted))]
+
+    def visited(self, network: nn.Module, images: Tensor, visit: Visit) -> Tensor | None:
+        """See Backbone.visited."""
+        handles = [
+            network.get_submodule(stage.name).register_forward_hook(_Visitor(visit, k))
+            for k, stage in enumerate(self._stages[:-1], start=1)
+        ]
+        try:
+            return logits_of(network(images))
+        except _Enough:
+            return None
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @contextmanager
     def _tapped(

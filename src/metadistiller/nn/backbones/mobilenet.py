@@ -20,7 +20,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
 from ...config import require
-from ._base import StagedNetwork, initialise, run_between
+from ._base import StagedNetwork, initialise
 
 # Expansion, channels and blocks of each group, then the stride of its first block in the two forms.
 GROUPS = (
@@ -113,8 +113,9 @@ class MobileNetV2(StagedNetwork):
     def num_stages(self) -> int:
         return 4
 
-    def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
-        return run_between(self.features, self._cuts, images, upto)
+    def stage(self, k: int, x: Tensor) -> Tensor:
+        features: Tensor = self.features[self._cuts[k - 1] : self._cuts[k]](x)
+        return features
 
     def head(self, features: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(self.features[self._cuts[-1] :](features), 1)

@@ -101,13 +101,11 @@ class ResNet(StagedNetwork):
     def num_stages(self) -> int:
         return self._num_stages
 
-    def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        maps = []
-        for index in range(1, (self.num_stages if upto is None else upto) + 1):
-            x = self.get_submodule(f"layer{index}")(x)
-            maps.append(x)
-        return maps
+    def stage(self, k: int, x: Tensor) -> Tensor:
+        if k == 1:
+            x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        features: Tensor = self.get_submodule(f"layer{k}")(x)
+        return features
 
     def head(self, features: Tensor) -> Tensor:
         logits: Tensor = self.fc(torch.flatten(self.avgpool(features), 1))

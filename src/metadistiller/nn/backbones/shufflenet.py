@@ -67,14 +67,12 @@ class ShuffleNetV2(StagedNetwork):
     def num_stages(self) -> int:
         return len(UNITS)
 
-    def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
-        x = self.maxpool(self.conv1(images))
-        maps = []
-        for index in range(self.num_stages if upto is None else upto):
-            # Counted from 2: in the paper and in torchvision the stem is stage 1.
-            x = self.get_submodule(f"stage{index + 2}")(x)
-            maps.append(x)
-        return maps
+    def stage(self, k: int, x: Tensor) -> Tensor:
+        if k == 1:
+            x = self.maxpool(self.conv1(x))
+        # Counted from 2: in the paper and in torchvision the stem is stage 1.
+        features: Tensor = self.get_submodule(f"stage{k + 1}")(x)
+        return features
 
     def head(self, features: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.conv5(features).mean([2, 3]))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...config import require
-from ._base import StagedNetwork, initialise, run_between
+from ._base import StagedNetwork, initialise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,9 @@ class VGG(StagedNetwork):
     def num_stages(self) -> int:
         return 4
 
-    def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
-        return run_between(self.features, self._cuts, images, upto)
+    def stage(self, k: int, x: Tensor) -> Tensor:
+        features: Tensor = self.features[self._cuts[k - 1] : self._cuts[k]](x)
+        return features
 
     def head(self, features: Tensor) -> Tensor:
         pooled = self.avgpool(self.features[self._cuts[-1] :](features))

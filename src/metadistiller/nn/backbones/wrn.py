@@ -90,13 +90,11 @@ class WideResNet(StagedNetwork):
     def num_stages(self) -> int:
         return 3
 
-    def stages(self, images: Tensor, upto: int | None = None) -> list[Tensor]:
-        x = self.conv1(images)
-        maps = []
-        for group in self.groups[:upto]:
-            x = group(x)
-            maps.append(x)
-        return maps
+    def stage(self, k: int, x: Tensor) -> Tensor:
+        if k == 1:
+            x = self.conv1(x)
+        features: Tensor = self.groups[k - 1](x)
+        return features
 
     def head(self, features: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(F.relu(self.bn(features)), 1)
