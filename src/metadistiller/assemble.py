@@ -16,6 +16,7 @@ from .building import build_method, is_taught, load_data, method_member, written
 from .config import Choice, Config, Teacher
 from .data import Dataset, class_weights
 from .engine import machine as machines
+from .engine.answers import answers
 from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
@@ -329,8 +330,10 @@ def figure3(
         report.check_figure3(out, num_images=1 if images is None else len(images))
     found = restore(run)
     config = found.config
+    machine, batch_size = _best_machine(found), config.eval_batch_size
+    said = answers(found.method, found.dataset, machine, batch_size=batch_size)
     examples = soft_target_examples(
-        found.method, found.dataset, _best_machine(found), batch_size=config.eval_batch_size, index=images
+        found.method, found.dataset, machine, entropy=said.entropy, batch_size=batch_size, index=images
     )
     values = {**identity(config), "seed": config.seed, "epochs": found.epochs_done, **examples}
     if out is not None:

@@ -4,11 +4,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .config import Choice
 from .errors import ConfigError
-from .nn import Adapter, Backbone, LabelGenerator, MultiExit, build_network, discover, stage_shapes
+from .nn import Adapter, Backbone, LabelGenerator, MultiExit, build_network, discover, macs_of, stage_shapes
 
 
 def inspect(
@@ -83,10 +82,6 @@ class _Exits(nn.Module):
 def _counts(module: nn.Module, example: Tensor | list[Tensor]) -> dict[str, int]:
     # In evaluation mode batch normalisation takes a single image.
     module.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(example)
-    return {
-        "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        # The counter counts a multiply-accumulate as two operations.
-        "macs": counter.get_total_flops() // 2,
-    }
+    with torch.no_grad():
+        macs = macs_of(lambda: module(example))
+    return {"parameters": sum(parameter.numel() for parameter in module.parameters()), "macs": macs}

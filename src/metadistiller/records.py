@@ -6,6 +6,9 @@ results.csv          one row an epoch; holds no clock, so a resumed run writes t
 result.json          written last but for the report: the run is finished when it is there
 evaluation.json      counts behind the result: top-1 and top-5 of every output, confusion matrix of the final one
 soft_targets.json    test images with soft targets, exits and final output; mean entropies over the test set (Fig. 3)
+outcomes.safetensors what every output says of the test images (outcomes/)
+mistakes.json        test images that the final output is most certain of and wrong about
+early_exit.json      when an exit may answer, where `metadistiller calibrate` was run
 checkpoints/         hashed folders, see engine/checkpoint.py
 model.safetensors    the plain network
 teacher.safetensors  the trained second network, for a method that has one; teacher/ is its run where it came first
@@ -103,6 +106,18 @@ class RunFolder:
     @property
     def soft_targets(self) -> Path:
         return self.path / "soft_targets.json"
+
+    @property
+    def outcomes(self) -> Path:
+        return self.path / "outcomes.safetensors"
+
+    @property
+    def mistakes(self) -> Path:
+        return self.path / "mistakes.json"
+
+    @property
+    def early_exit(self) -> Path:
+        return self.path / "early_exit.json"
 
     @property
     def checkpoints(self) -> Path:

@@ -1,25 +1,27 @@
-"""What soft targets and exits say about test images, one by one and on average: the material of Fig. 3."""
+"""What soft targets and exits say about single test images: the material of Fig. 3, and the worst mistakes."""
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..budget import no_limit
 from ..config import require
-from ..data import Dataset, evaluation_images
-from ..errors import TrainingError
+from ..data import Dataset
 from ..methods import Method
+from ..outcomes import Outcomes
+from ..outcomes.calibration import log_probabilities
+from .answers import distributions
 from .machine import Machine
-from .means import AGAINST_DIVERGENCE
-from .stopping import until
 
 USUAL_IMAGES = 3
+MOST_MISTAKES = 24
+MISTAKE_SIDE = 96  # pixels of a mistake's longer side at most: two dozen must fit a page
 
 
 @torch.no_grad()
@@ -28,30 +30,27 @@ def soft_target_examples(
     dataset: Dataset,
     machine: Machine,
     *,
+    entropy: Mapping[str, Any],
     batch_size: int,
     index: Sequence[int] | None = None,
-    interrupted: Callable[[], bool] = no_limit,
 ) -> dict[str, Any]:
     """What soft_targets.json holds: distributions over the classes for some test images, mean entropies for all.
 
     An exit's own output is softmax(S_k), whatever the temperature of the soft targets is.
 
     Args:
+        entropy: means over the test set, see Answers.
         batch_size: images at once, >= 1.
         index: places in the test set, from 0; None takes the first image of each of three classes spread over the
             labels: chosen by their place, not by how well they look.
-        interrupted: asked before each batch whether to break off.
-    Raises: ConfigError where the test set has no such image; TrainingError where an answer is not finite; DataError;
-        Stopped where `interrupted` said so.
+    Raises: ConfigError where the test set has no such image; DataError.
     """
     places = _usual(dataset.test.labels) if index is None else _checked(index, len(dataset.test))
     pixels = dataset.test.pixels(places)
     with method.evaluating():
-        parts = [_answers(method, dataset, machine, part) for part in torch.split(pixels, batch_size)]
-        entropy = _mean_entropies(method, dataset, machine, batch_size, interrupted)
-    targets, outputs = (
-        [torch.cat(same).cpu() for same in zip(*kind, strict=True)] for kind in zip(*parts, strict=True)
-    )
+        parts = [distributions(method, dataset, machine, part) for part in torch.split(pixels, batch_size)]
+    targets, logits = ([torch.cat(same).cpu() for same in zip(*kind, strict=True)] for kind in zip(*parts, strict=True))
+    outputs = [F.softmax(each, dim=1) for each in logits]
     return {
         "classes": list(dataset.classes),
         "images": [
@@ -65,7 +64,7 @@ def soft_target_examples(
             }
             for i, place in enumerate(places.tolist())
         ],
-        "entropy": entropy,
+        "entropy": dict(entropy),
     }
 
 
@@ -83,37 +82,44 @@ def _checked(index: Sequence[int], count: int) -> Tensor:
     return torch.tensor(list(index))
 
 
-def _answers(method: Method, dataset: Dataset, machine: Machine, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """T_1..T_{K-1} and softmax(S_1)..softmax(S_K), (B, C) each, on the machine's device."""
-    shown = machine.arrange(evaluation_images(pixels.to(machine.device), dataset))
-    return method.soft_targets(shown), [F.softmax(logits.float(), dim=1) for logits in method.exits(shown)]
+def worst_mistakes(outcomes: Outcomes, dataset: Dataset) -> dict[str, Any]:
+    """What mistakes.json holds: test images whose final answer is wrong, the most certain first, 24 at most.
 
-
-def _mean_entropies(
-    method: Method, dataset: Dataset, machine: Machine, batch_size: int, interrupted: Callable[[], bool]
-) -> dict[str, Any]:
-    """Of every distribution over the test set, in nats; float64, so that a sum over many images loses nothing."""
-    num_targets, sums = 0, torch.zeros((), dtype=torch.float64, device=machine.device)
-    for pixels, _ in until(interrupted, dataset.test.batches(batch_size)):
-        targets, outputs = _answers(method, dataset, machine, pixels)
-        num_targets = len(targets)
-        sums = sums + torch.stack([torch.special.entr(shares.double()).sum() for shares in (*targets, *outputs)])
-    if not sums.isfinite().all():
-        raise TrainingError(
-            "a soft target or an exit's output on the test images is not finite: weights or batch statistics have "
-            f"diverged; {AGAINST_DIVERGENCE}"
-        )
-    means = (sums / len(dataset.test)).tolist()
+    Raises: DataError where an image cannot be read.
+    """
+    shares = np.exp(log_probabilities(outcomes.logits))
+    wrong = np.flatnonzero(~outcomes.right[-1])
+    certain = shares.max(2)
+    order = wrong[np.argsort(-certain[-1, wrong], kind="stable")][:MOST_MISTAKES]
+    pixels = dataset.test.pixels(torch.from_numpy(outcomes.index[order]))
     return {
-        "count": len(dataset.test),
-        "targets": means[:num_targets],
-        "exits": means[num_targets:-1],
-        "final": means[-1],
+        "classes": list(dataset.classes),
+        "count": len(outcomes.labels),
+        "wrong": len(wrong),
+        "images": [
+            {
+                "png": _png(pixels[i], MISTAKE_SIDE),
+                "index": int(outcomes.index[place]),
+                "label": int(outcomes.labels[place]),
+                "answer": int(outcomes.answers[-1, place]),
+                "confidence": float(certain[-1, place]),
+                "label_share": float(shares[-1, place, outcomes.labels[place]]),
+                "exits": [
+                    {"answer": int(answer), "confidence": float(confidence)}
+                    for answer, confidence in zip(outcomes.answers[:-1, place], certain[:-1, place], strict=True)
+                ],
+            }
+            for i, place in enumerate(order)
+        ],
     }
 
 
-def _png(pixels: Tensor) -> str:
-    """A (3, H, W) uint8 image as the base64 text of a PNG file."""
+def _png(pixels: Tensor, largest: int | None = None) -> str:
+    """A (3, H, W) uint8 image as the base64 text of a PNG file, its longer side at most `largest`."""
     file = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(file, format="png")
+    picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    if largest is not None:
+        # Smaller pictures stay as they are.
+        picture.thumbnail((largest, largest))
+    picture.save(file, format="png")
     return base64.b64encode(file.getvalue()).decode("ascii")

@@ -14,8 +14,7 @@ from ..records import RunFolder, write_json
 from ..timing import OTHER, Stopwatch, keeping, timed
 from .checkpoint import Checkpoint, Progress, identity, load_weights, newest_valid, save_checkpoint
 from .evaluate import Evaluation, evaluate
-from .examples import soft_target_examples
-from .export import save_network
+from .products import write_products
 from .profile import stopwatch_of
 from .start import load_start
 from .step import Job, Stepper
@@ -239,7 +238,9 @@ class _Run:
         try:
             evaluation = evaluation or self._evaluate()
             if self.ranks.first:
-                self._write_products(evaluation)
+                # The other ranks have nothing left to do, and are not asked any more.
+                self._write_rows()
+                write_products(job, self.folder, evaluation, interrupted=self._interrupted)
         except Stopped:
             self.pause(config.epochs, 0)
         result = {
@@ -258,24 +259,6 @@ class _Run:
             write_json(self.folder.result, result)
         self.watcher.end(result, evaluation)
         return result
-
-    def _write_products(self, evaluation: Evaluation) -> None:
-        """Raises: Stopped. The other ranks have nothing left to do, and are not asked any more."""
-        self._write_rows()
-        config, job, folder = self.config, self.job, self.folder
-        with timed("evaluation"):
-            examples = soft_target_examples(
-                job.method,
-                job.dataset,
-                job.machine,
-                batch_size=config.eval_batch_size,
-                interrupted=self._interrupted,
-            )
-        write_json(folder.evaluation, evaluation.as_dict(job.dataset.classes))
-        write_json(folder.soft_targets, examples)
-        save_network(job.method.deployable(), folder.weights, config=config, dataset=job.dataset)
-        if self._interrupted():
-            raise Stopped
 
     def _evaluate(self) -> Evaluation:
         with timed("evaluation"):

@@ -13,6 +13,7 @@ from .backbones import (
     stage_shapes,
 )
 from .build import build_network
+from .costs import Costs, exit_costs, macs_of, plain_costs
 from .exits import BottleneckExit, LinearExit, build_exit
 from .generator import LabelGenerator
 from .initial import body_parameters, file_weights, freeze, frozen_modules, load_initial, published_weights
@@ -23,6 +24,7 @@ __all__ = [
     "Adapter",
     "Backbone",
     "BottleneckExit",
+    "Costs",
     "ExitDesign",
     "Found",
     "LabelGenerator",
@@ -38,12 +40,15 @@ __all__ = [
     "counting",
     "discover",
     "entered",
+    "exit_costs",
     "file_weights",
     "floating_parameter",
     "freeze",
     "frozen_modules",
     "image_size",
     "load_initial",
+    "macs_of",
+    "plain_costs",
     "published_weights",
     "stage_shapes",
 ]
