@@ -57,7 +57,8 @@ ATTRIBUTES = frozenset(
 WRITTEN = frozenset(
     (
         *("config.yaml", "events.jsonl", "log.txt", "results.csv", "checkpoints", "evaluation.json"),
-        *("soft_targets.json", "model.safetensors", "result.json", "report.html", ".lock"),
+        *("soft_targets.json", "mistakes.json", "outcomes.safetensors", "model.safetensors", "result.json"),
+        *("report.html", ".lock"),
     )
 )
 
@@ -206,6 +207,7 @@ def _of_the_names(run: RunFolder, names: tuple[str, ...]) -> str | None:
     kept: dict[str, Any] = {
         "evaluation.json": read_json(run.evaluation)["classes"],
         "soft_targets.json": read_json(run.soft_targets)["classes"],
+        "mistakes.json": read_json(run.mistakes)["classes"],
         "model.safetensors": load_network(run.weights).header["classes"],
     }
     return next((f"{file} has {found}" for file, found in kept.items() if sorted(found) != sorted(names)), None)

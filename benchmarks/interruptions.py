@@ -33,7 +33,14 @@ from metadistiller.signals import ASKING
 EPOCHS, STEPS, PICTURES = 3, 3, 12
 PLACES = ("start-up", "student", "generator", "save", "evaluation", "examples", "end")
 SECONDS_TO_EXIT = 20.0
-PRODUCTS = ("results.csv", "evaluation.json", "soft_targets.json", "model.safetensors")
+PRODUCTS = (
+    "results.csv",
+    "evaluation.json",
+    "soft_targets.json",
+    "mistakes.json",
+    "outcomes.safetensors",
+    "model.safetensors",
+)
 
 
 def words_of(folder: Path) -> list[str]:

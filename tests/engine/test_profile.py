@@ -76,7 +76,14 @@ def test_a_profile_changes_no_bit(tiny_config: Config, tmp_path: Path) -> None:
         asked: assemble.train(tiny_config, tmp_path / str(asked), quiet=True, profile=asked).folder
         for asked in (True, False)
     }
-    for name in ("model.safetensors", "results.csv", "config.yaml", "evaluation.json", "soft_targets.json"):
+    for name in (
+        "model.safetensors",
+        "results.csv",
+        "config.yaml",
+        "evaluation.json",
+        "soft_targets.json",
+        "outcomes.safetensors",
+    ):
         assert (runs[True] / name).read_bytes() == (runs[False] / name).read_bytes(), name
     assert profile_of(RunFolder(runs[False]).read_events()) is None
 

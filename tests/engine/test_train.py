@@ -35,7 +35,14 @@ def digest(folder: Path) -> str:
     for tensors in (checkpoint.method, checkpoint.optimizers):
         for name in sorted(tensors):
             found.update(name.encode() + tensors[name].numpy().tobytes())
-    for name in ("results.csv", "evaluation.json", "soft_targets.json", "model.safetensors"):
+    for name in (
+        "results.csv",
+        "evaluation.json",
+        "soft_targets.json",
+        "mistakes.json",
+        "outcomes.safetensors",
+        "model.safetensors",
+    ):
         found.update((folder / name).read_bytes())
     return found.hexdigest()
 
