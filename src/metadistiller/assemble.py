@@ -24,6 +24,7 @@ from .engine.export import export_network
 from .engine.start import load_start
 from .engine.step import Job, training_batches
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
+from .engine.trackers import Tracking, check_trackers
 from .engine.train import Watcher
 from .engine.train import train as train_job
 from .engine.watch import Everyone, Lines, LiveDisplay
@@ -52,18 +53,16 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, 
 
 
 @contextlib.contextmanager
-def _watching(folder: RunFolder, ranks: Ranks, *, quiet: bool) -> Iterator[Watcher]:
-    if not ranks.first:
+def _watching(folder: RunFolder, sitting: "_Sitting") -> Iterator[Watcher]:
+    if not sitting.ranks.first:
         yield Everyone()
         return
     with contextlib.ExitStack() as stack:
-        log = Lines(stack.enter_context(folder.log.open("a", encoding="utf-8")))
-        if quiet:
-            yield log
-        elif sys.stdout.isatty():
-            yield Everyone(log, stack.enter_context(LiveDisplay(Console())))
-        else:
-            yield Everyone(log, Lines(sys.stdout))
+        shown = Everyone(Lines(stack.enter_context(folder.log.open("a", encoding="utf-8"))))
+        if not sitting.quiet:
+            live = sys.stdout.isatty()
+            shown = Everyone(shown, stack.enter_context(LiveDisplay(Console())) if live else Lines(sys.stdout))
+        yield Everyone(shown, *(stack.enter_context(Tracking(name, shown.note)) for name in sitting.track))
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ def train(
     stop: Callable[[], bool] = no_limit,
     interrupted: Callable[[], bool] = no_limit,
     profile: bool = False,
+    track: Sequence[str] = (),
 ) -> Trained:
     """Train from the beginning into a new folder; writes the report. What `metadistiller train` does.
 
@@ -108,13 +108,15 @@ def train(
         interrupted: the same, asked between batches of an evaluation too.
         profile: measure where the time goes, for the report, of a teacher that is trained first too; what is trained
             stays the same to the bit, but a GPU is waited for more often, so it takes longer there.
+        track: trackers to tell of the run, see engine/trackers.py; one that fails changes nothing of it.
     Raises: UsageError where the Config makes no sense, or the run there has other settings; DataError, TrainingError;
         Paused where `stop` or `interrupted` said so.
     """
+    check_trackers(track)
     method_member(config)
     config = written_out(config)
     with joined(config.device) as ranks:
-        return _begin(config, out, _Sitting(ranks, quiet, command, stop, interrupted, profile), auto_resume)
+        return _begin(config, out, _Sitting(ranks, quiet, command, stop, interrupted, profile, track), auto_resume)
 
 
 def _begin(config: Config, out: str | Path | None, sitting: "_Sitting", auto_resume: bool) -> Trained:
@@ -152,6 +154,7 @@ def resume(
     stop: Callable[[], bool] = no_limit,
     interrupted: Callable[[], bool] = no_limit,
     profile: bool = False,
+    track: Sequence[str] = (),
 ) -> Trained:
     """Go on from the newest valid checkpoint of a run folder, with the run's own settings.
 
@@ -159,10 +162,11 @@ def resume(
 
     Raises: CheckpointError, DataError, TrainingError; Paused where `stop` or `interrupted` said so.
     """
+    check_trackers(track)
     folder = RunFolder.open(run)
     config = load_config(folder)
     with joined(config.device) as ranks:
-        return _go_on(folder, config, _Sitting(ranks, quiet, command, stop, interrupted, profile))
+        return _go_on(folder, config, _Sitting(ranks, quiet, command, stop, interrupted, profile, track))
 
 
 def _go_on(folder: RunFolder, config: Config, sitting: "_Sitting") -> Trained:
@@ -189,6 +193,7 @@ class _Sitting(NamedTuple):
     stop: Callable[[], bool]
     interrupted: Callable[[], bool]
     profile: bool
+    track: Sequence[str]
 
 
 def _run(jobs: list[Job], folder: RunFolder, sitting: _Sitting) -> Trained:
@@ -208,7 +213,7 @@ def _run(jobs: list[Job], folder: RunFolder, sitting: _Sitting) -> Trained:
             check_kept(folder)
             network = load_teacher(folder.teacher, teacher, config=config, dataset=dataset)
             job = assemble(config, dataset, network, ranks=ranks)
-        with _watching(folder, ranks, quiet=sitting.quiet) as watcher:
+        with _watching(folder, sitting) as watcher:
             result = train_job(
                 job,
                 folder,

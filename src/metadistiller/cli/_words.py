@@ -13,6 +13,10 @@ PROFILE = (
     "measure where the time goes, part by part, and show it at the end and in the report; trains the same network, but "
     "a GPU is waited for at each part, which makes the run slower there"
 )
+TRACK = (
+    "tell the run to a tracker as well: tensorboard, trackio or wandb; several with commas, or the option again. "
+    "Trains the same network, and one that fails ends nothing"
+)
 BUDGET = "time after which the run is saved and stops, such as 25m or 1h30m; exit code 3"
 
 
@@ -24,6 +28,11 @@ def command_line(name: str, words: Sequence[str]) -> str:
 def budget_of(text: str | None) -> Budget:
     """Raises: ConfigError where `text` is no time."""
     return Budget(None if text is None else seconds(text))
+
+
+def named(options: Sequence[str] | None) -> tuple[str, ...]:
+    """The names in an option that may be given several times and hold several, each once."""
+    return tuple(dict.fromkeys(name.strip() for words in options or () for name in words.split(",") if name.strip()))
 
 
 class _Parser(argparse.ArgumentParser):

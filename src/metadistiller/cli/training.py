@@ -14,8 +14,10 @@ from ..timing import profile_of
 from ._words import (
     BUDGET,
     PROFILE,
+    TRACK,
     budget_of,
     command_line,
+    named,
     parse,
     parser_of,
     print_evaluation,
@@ -50,6 +52,7 @@ def train(words: list[str]) -> None:
             stop=budget.spent,
             interrupted=signals,
             profile=extras["profile"],
+            track=named(extras["track"]),
         )
     _report(trained, quiet=extras["quiet"], profile=extras["profile"])
 
@@ -64,6 +67,7 @@ def _add_train(parser: "ArgumentParser") -> None:
     parser.add_argument("--quiet", action="store_true", help="print the folder only")
     parser.add_argument("--budget", type=str, default=None, help=BUDGET)
     parser.add_argument("--profile", action="store_true", help=PROFILE)
+    parser.add_argument("--track", action="append", default=None, help=TRACK)
 
 
 def resume(words: list[str]) -> None:
@@ -73,6 +77,7 @@ def resume(words: list[str]) -> None:
     parser.add_argument("--quiet", action="store_true", help="print the folder only")
     parser.add_argument("--budget", help=BUDGET)
     parser.add_argument("--profile", action="store_true", help=PROFILE)
+    parser.add_argument("--track", action="append", default=None, help=TRACK)
     given = parse(parser, words)
     budget = budget_of(given.budget)
     with Signals() as signals:
@@ -87,6 +92,7 @@ def resume(words: list[str]) -> None:
             stop=budget.spent,
             interrupted=signals,
             profile=given.profile,
+            track=named(given.track),
         )
     _report(trained, quiet=given.quiet, profile=given.profile)
 
