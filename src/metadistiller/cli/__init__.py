@@ -6,6 +6,7 @@ SIGTERM, SIGUSR1 or Ctrl-C to a command that trains), 130 interrupted (any other
 training.py   commands that train
 looking.py    commands that look at what is there
 answering.py  the command that answers
+serving.py    the command that shows a run in a browser
 checking.py   the command that looks at a data set
 _words.py     reading words, printing tables
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import MetaDistillerError, Paused, UnknownName
-from . import answering, checking, looking, training
+from . import answering, checking, looking, serving, training
 from ._words import plain
 
 SUMMARY = "More accurate image classifiers at no cost at inference."
@@ -29,6 +30,7 @@ COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
     "reproduce": training.reproduce,
     "inspect": looking.inspect,
     "predict": answering.predict,
+    "app": serving.app,
     "check": checking.check,
     "list": looking.list_names,
     "export": looking.export,
