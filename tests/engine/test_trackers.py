@@ -281,7 +281,20 @@ def test_trackio_itself_keeps_a_resumed_run_as_one(tmp_path: Path) -> None:
     """The package, in a folder of its own and without a network."""
     pytest.importorskip("trackio")
     common = ["--data.train_per_class", "4", "--model", "resnet10", "--model.width", "4", "--method", "plain"]
-    train = ["train", *common, "--batch_size", "10", "--epochs", "40", "--out", "run", "--track", "trackio", "--quiet", "--auto-resume"]
+    train = [
+        "train",
+        *common,
+        "--batch_size",
+        "10",
+        "--epochs",
+        "40",
+        "--out",
+        "run",
+        "--track",
+        "trackio",
+        "--quiet",
+        "--auto-resume",
+    ]
     environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
     codes = []
     for more in (["--budget", "1s"], []):

@@ -203,6 +203,10 @@ class Shown:
             return preparation.read(path)
         except DataError:
             raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise DataError(
+                f"this picture has more than the {preparation.max_pixels:,} pixels that are read; take a smaller one"
+            ) from None
         # Damaged bytes make the decoders raise nearly anything; what they say names files of the server.
         except Exception:
             raise DataError(
