@@ -48,7 +48,8 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(run: Path, browser: "Browser") -> Iterator[Served]:
+def served(run: Path, browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    kept = tmp_path_factory.mktemp("kept")
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "metadistiller", "app", str(run)],
@@ -56,15 +57,24 @@ def served(run: Path, browser: "Browser") -> Iterator[Served]:
         stderr=subprocess.PIPE,
         text=True,
         # Whatever the shell of somebody says.
-        env={**os.environ, "GRADIO_ALLOWED_PATHS": "/", "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True"},
+        env={
+            **os.environ,
+            "TMPDIR": str(kept),
+            "GRADIO_ALLOWED_PATHS": "/",
+            "GRADIO_SERVER_NAME": "0.0.0.0",
+            "GRADIO_SHARE": "True",
+        },
     )
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("http://127.0.0.1:"), process.communicate(timeout=10)[1]
     yield Served(line.split()[0], began, process)
-    process.send_signal(signal.SIGINT)
+    assert list(kept.glob("metadistiller-app-*/*"))
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "ended\n")
+    # What was dropped on the page is gone with it.
+    assert not list(kept.glob("metadistiller-app-*"))
 
 
 class Watched:

@@ -1,12 +1,13 @@
 """A port, a server and an end."""
 
+import contextlib
 import os
+import signal
 import socket
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 
 from ..errors import ConfigError
@@ -17,8 +18,14 @@ FIRST_PORT, NUM_PORTS = 7860, 100
 _LARGEST_UPLOAD = "64mb"
 
 
-def _forever() -> None:
-    threading.Event().wait()
+def _told_to_end() -> None:
+    """Returns at SIGTERM. Raises: KeyboardInterrupt at Ctrl-C."""
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
+    try:
+        ended.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def serve(
@@ -27,15 +34,16 @@ def serve(
     port: int | None = None,
     threshold: float = DEFAULT_THRESHOLD,
     open_browser: bool = False,
-    until: Callable[[], None] = _forever,
+    until: Callable[[], None] = _told_to_end,
 ) -> None:
-    """Show one run, or two side by side, until `until` returns or Ctrl-C; says the address on standard output.
+    """Show one run, or two side by side, until SIGTERM or Ctrl-C; says the address on standard output.
 
     Args:
         runs: their folders.
         port: None takes the first free one from 7860 on.
         threshold: where the slider begins, 0 to 1.
         open_browser: whether to open the page in this machine's browser.
+        until: returns when it is enough.
     Raises: ConfigError where Gradio is not installed, the port is in use, a value is out of range, or two runs have
         other classes; CheckpointError where a run cannot be shown; DataError.
     """
@@ -71,8 +79,8 @@ def serve(
         )
         try:
             print(f"http://{HOST}:{number} shows {' and '.join(runs)}; Ctrl-C ends it", flush=True)
-            until()
-        except KeyboardInterrupt:
+            with contextlib.suppress(KeyboardInterrupt):
+                until()
             print("ended", file=sys.stderr)
         finally:
             page.close(verbose=False)
@@ -97,7 +105,7 @@ def free_port(wanted: int | None) -> int:
     raise ConfigError(f"{where} cannot be used ({reason}); choose another with --port")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _kept_apart() -> Iterator[None]:
     """Within the block, whatever this shell says, Gradio counts no visitors and gives out no files of ours; before it
     is imported. What somebody drops on the page lies in a folder that goes with the block.
