@@ -34,6 +34,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return assemble.train(tiny, tmp_path_factory.mktemp("runs") / "a & b", quiet=True).folder
 
 
+# Run by Python at its start: keeps what the server asks of other hosts, and refuses it.
+OVERHEARD = """
+import os, socket
+def asks(host):
+    if str(host) not in ("127.0.0.1", "localhost", "::1", "None"):
+        with open(os.environ["OVERHEARD"], "a") as file:
+            file.write(f"{host}\\n")
+        raise OSError("no other host")
+connect, look_up = socket.socket.connect, socket.getaddrinfo
+def connecting(self, address):
+    asks(address[0] if isinstance(address, tuple) else None)
+    return connect(self, address)
+def looking_up(host, *given, **more):
+    asks(host.decode() if isinstance(host, bytes) else host)
+    return look_up(host, *given, **more)
+socket.socket.connect, socket.getaddrinfo = connecting, looking_up
+"""
+
+
 @dataclass
 class Served:
     """A page that is served.
@@ -49,7 +68,11 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(run: Path, browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    kept = tmp_path_factory.mktemp("kept")
+    kept, overheard = tmp_path_factory.mktemp("kept"), tmp_path_factory.mktemp("overheard")
+    (overheard / "sitecustomize.py").write_text(OVERHEARD)
+    (overheard / "hosts").touch()
+    environment = {**os.environ, "TMPDIR": str(kept), "OVERHEARD": str(overheard / "hosts")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(overheard), *filter(None, [os.environ.get("PYTHONPATH")])])
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "metadistiller", "app", str(run)],

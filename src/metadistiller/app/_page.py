@@ -71,14 +71,19 @@ def build(runs: Sequence[Shown], threshold: float) -> "gradio.Blocks":
     with page:
         found = gr.State([])
         gr.HTML(html.head(runs))
-        with gr.Row(visible=exits):
+        with gr.Group(visible=exits):
             slider = gr.Slider(
-                0, 1, threshold, step=0.01, label="An early exit answers from this probability on", interactive=True
+                0,
+                1,
+                threshold,
+                step=0.01,
+                label="An early exit answers from this probability on",
+                interactive=True,
             )
             own = gr.Checkbox(
                 False,
                 label="thresholds of 'metadistiller calibrate' instead",
-                visible=any(run.calibrated and run.num_exits for run in runs),
+                visible=any(run.calibrated for run in runs),
             )
         with gr.Tabs():
             with gr.Tab("Picture"), gr.Row():
@@ -110,11 +115,16 @@ def build(runs: Sequence[Shown], threshold: float) -> "gradio.Blocks":
         def moved(found: list[Answer], threshold: float, own: bool) -> tuple[str, str]:
             return pages.told(found, threshold, own), pages.at(threshold, own)
 
+        def freed(own: bool) -> gr.Slider:
+            # Where every run goes by its own thresholds the slider moves nothing.
+            return gr.Slider(interactive=not own or any(run.num_exits and not run.calibrated for run in runs))
+
         private(file.upload, pages.from_file, [file, slider, own], [found, shown])
         private(file.clear, pages.from_file, [file, slider, own], [found, shown])
         private(gallery.select, chosen, [slider, own], [found, shown])
         private(slider.change, moved, [found, slider, own], [shown, measured], trigger_mode="always_last")
         private(own.change, moved, [found, slider, own], [shown, measured])
+        private(own.change, freed, own, slider)
     return page
 
 

@@ -22,7 +22,7 @@ from .checkpoint import Progress
 from .evaluate import Evaluation
 from .step import Job
 
-PROJECT = "metadistiller"
+PROJECT = __name__.partition(".")[0]
 _SECONDS_FOR_A_SERVER = 30
 
 
