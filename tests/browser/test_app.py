@@ -81,8 +81,7 @@ def served(run: Path, browser: "Browser", tmp_path_factory: pytest.TempPathFacto
         text=True,
         # Whatever the shell of somebody says.
         env={
-            **os.environ,
-            "TMPDIR": str(kept),
+            **environment,
             "GRADIO_ALLOWED_PATHS": "/",
             "GRADIO_SERVER_NAME": "0.0.0.0",
             "GRADIO_SHARE": "True",
@@ -96,6 +95,7 @@ def served(run: Path, browser: "Browser", tmp_path_factory: pytest.TempPathFacto
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "ended\n")
+    assert (overheard / "hosts").read_text() == ""
     # What was dropped on the page is gone with it.
     assert not list(kept.glob("metadistiller-app-*"))
 
