@@ -189,7 +189,7 @@ class Tracking(AbstractContextManager["Tracking"]):
             if told.new:
                 folder.append_event("tracker", name=self._name, key=told.key)
             if told.new or tracker.replaces:
-                for epochs_done, values in _told_before(folder, progress.epoch):
+                for epochs_done, values in _told_before(folder):
                     tracker.log(values, epochs_done)
 
     def step(self, epoch: int, step: int, means: Mapping[str, float], images_per_second: float) -> None:
@@ -241,13 +241,13 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if name != "epoch" and value not in ("", None)}
 
 
-def _told_before(folder: RunFolder, epochs_done: int) -> Iterator[tuple[int, dict[str, float]]]:
+def _told_before(folder: RunFolder) -> Iterator[tuple[int, dict[str, float]]]:
+    """Epochs done and what was seen, of all that the run has kept; it has forgotten those that it will do again."""
     events = (event for event in folder.read_events() if event["event"] == "epoch")
     rates = {event["epoch"]: {"images_per_second": float(event["images_per_second"])} for event in events}
     for row in folder.read_rows():
         epoch = int(row["epoch"])
-        if epoch < epochs_done:
-            yield epoch + 1, _numbers(row) | rates.get(epoch, {})
+        yield epoch + 1, _numbers(row) | rates.get(epoch, {})
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
