@@ -15,9 +15,9 @@ from torch import Tensor
 
 from .assemble import restore
 from .config import require
-from .data import SUFFIXES, Preparation, normalised
-from .engine.export import load_network
-from .errors import CheckpointError, ConfigError
+from .data import SUFFIXES, Preparation, evaluation_images
+from .engine.export import described, open_network
+from .errors import ConfigError
 
 _BATCH = 32  # images at once
 FINAL = "final"
@@ -66,12 +66,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class _Network:
-    """Attributes: exits gives S_1..S_K of normalised images, the final output last."""
+    """Attributes: exits gives S_1..S_K of pixels (N, 3, H, W) uint8, the final output last."""
 
     exits: Callable[[Tensor], Sequence[Tensor]]
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     preparation: Preparation
 
 
@@ -81,7 +79,8 @@ def predict(
     """Classes of image files by a run's newest checkpoint, or by an exported network; on the processor.
 
     Args:
-        run_or_file: a run folder, or a file that metadistiller export wrote. A file has the final output only.
+        run_or_file: a run folder, or a file that metadistiller export wrote (.safetensors, .pt2, .onnx), which has the
+            final output only.
         images: files, folders of images (with those below them) and patterns such as photos/*.jpg.
         threshold: probability from which an early exit is trusted, above 0 to 1.
         top: how many classes `top` names, >= 1.
@@ -122,32 +121,24 @@ def _below(folder: str) -> list[str]:
 
 def _network(place: Path) -> _Network:
     if place.is_file():
-        file = load_network(place)
-        header = file.header
-        try:
-            classes, size = tuple(map(str, header["classes"])), tuple(map(int, header["size"]))
-            mean, std = (tuple(map(float, header[key])) for key in ("mean", "std"))
-            height, width = size
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{place} has a damaged header ({type(error).__name__}: {error})") from None
-        if "preparation" in header:
-            try:
-                preparation = Preparation.from_dict(header["preparation"])
-            except CheckpointError as error:
-                raise CheckpointError(f"{place}: {error}") from None
-        else:
-            preparation = Preparation(crop=(height, width))
+        file = open_network(place)
+        how = described(file.header, place)
+        preparation = how.preparation
+        if preparation is None:
+            height, width = how.size
+            preparation = Preparation(crop=how.size)
             print(
                 f"{place} is from before files said how images are prepared: the middle is cut out and resized to "
                 f"{width}x{height}, as the data set 'folder' does",
                 file=sys.stderr,
             )
-        network = file.network
-        return _Network(lambda images: [network(images)], classes, mean, std, preparation)
+        return _Network(lambda pixels: [file.answer(pixels)], how.classes, preparation)
     restored = restore(place)
     data = restored.dataset
     method = restored.method.eval()
-    return _Network(method.exits, data.classes, data.mean, data.std, data.picture_preparation)
+    return _Network(
+        lambda pixels: method.exits(evaluation_images(pixels, data)), data.classes, data.picture_preparation
+    )
 
 
 def _batches(
@@ -177,7 +168,7 @@ def _batches(
 def _answers(
     network: _Network, paths: Sequence[str], pixels: Tensor, threshold: float, top: int
 ) -> Iterator[Prediction]:
-    outputs = [logits.softmax(1) for logits in network.exits(normalised(pixels, network.mean, network.std))]
+    outputs = [logits.softmax(1) for logits in network.exits(pixels)]
     ranked = outputs[-1].topk(min(top, len(network.classes)), dim=1)
     for row, path in enumerate(paths):
         best = [(float(output[row].max()), int(output[row].argmax())) for output in outputs]

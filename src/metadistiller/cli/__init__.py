@@ -7,6 +7,7 @@ training.py   commands that train
 looking.py    commands that look at what is there
 answering.py  the command that answers
 checking.py   the command that looks at a data set
+shipping.py   commands that put a trained network to work
 _words.py     reading words, printing tables
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import MetaDistillerError, Paused, UnknownName
-from . import answering, checking, looking, training
+from . import answering, checking, looking, shipping, training
 from ._words import plain
 
 SUMMARY = "More accurate image classifiers at no cost at inference."
@@ -31,7 +32,8 @@ COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
     "predict": answering.predict,
     "check": checking.check,
     "list": looking.list_names,
-    "export": looking.export,
+    "export": shipping.export,
+    "push": shipping.push,
     "figure3": looking.figure3,
     "report": looking.report,
 }
