@@ -76,8 +76,6 @@ def _export(found: Restored, folder: RunFolder, path: Path, request: _Request) -
             format=request.format.name,
             classes=found.dataset.classes,
             preparation=found.dataset.picture_preparation.as_dict(),
-            mean=tuple(found.dataset.mean),
-            std=tuple(found.dataset.std),
             epochs_done=found.epochs_done,
             epochs=found.config.epochs,
             compared=proof.count,

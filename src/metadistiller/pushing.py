@@ -67,6 +67,8 @@ def _named(folder: Path, format: str) -> Path:
 def _library() -> Any:
     try:
         import huggingface_hub
+        import huggingface_hub.errors
+        import huggingface_hub.utils
     except ImportError:
         raise ConfigError("push needs the hub's library: pip install 'metadistiller[hub]'") from None
     return huggingface_hub

@@ -42,7 +42,7 @@ class Shipped:
     Attributes:
         path, format: the file, and the name of its format.
         classes: C names.
-        preparation, mean, std: as the file's header has them.
+        preparation: as the file's header has it.
         epochs_done, epochs: what the network has seen, and the run's own number.
         compared: test images on which it was proved.
         gap: the largest difference of a logit that there was, as a share of the largest; 0 for bitwise.
@@ -53,8 +53,6 @@ class Shipped:
     format: str
     classes: tuple[str, ...]
     preparation: Mapping[str, Any]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     epochs_done: int
     epochs: int
     compared: int
@@ -114,7 +112,8 @@ def _head(model: str, data: str, method: str, accuracies: Mapping[str, float], s
     if repository is not None:
         values["datasets"] = [printable(repository)]
     values["metrics"] = ["accuracy"]
-    if "final" in accuracies:
+    # What is not finished has no result to be listed by.
+    if "final" in accuracies and shipped.epochs_done == shipped.epochs:
         values["model-index"] = [
             {
                 "name": _short(model),
@@ -238,8 +237,8 @@ def _results(accuracies: Mapping[str, float], shipped: Shipped) -> str:
         shown = table(("output", "top-1 on the test set, percent"), rows, left=1)
         lines = [
             shown,
-            "Of the last epoch; no epoch was chosen by them. **Only the final output is in the file**; early exits and "
-            "the ensemble of all outputs were there in training.",
+            "Of the newest epoch, chosen by no accuracy. **Only the final output is in the file**; early exits and the "
+            "ensemble of all outputs were there in training.",
         ]
     proved = f"On {shipped.compared:,} test images the file gives"
     if shipped.gap == 0:
@@ -265,11 +264,7 @@ def _training(folder: RunFolder, config: Mapping[str, Any]) -> str:
     numbers = ("epochs", "batch_size", "label_smoothing", "pretrained", "seed")
     settings = {part: config[part] for part in ("optim", "augment", "method") if part in config}
     text = yaml.safe_dump({**{key: config[key] for key in numbers if key in config}, **settings}, sort_keys=False)
-    return f"{shown}\n\n{_block('yaml', _lines(without_paths_in(text)))}"
-
-
-def _lines(text: str) -> str:
-    return "\n".join(map(printable, text.rstrip("\n").split("\n")))
+    return f"{shown}\n\n{_block('yaml', text.rstrip())}"
 
 
 def without_paths(command: str) -> str:
@@ -284,11 +279,6 @@ def without_paths(command: str) -> str:
         value = os.path.basename(value.rstrip("/")) if os.path.isabs(os.path.expanduser(value)) else value
         shown.append(f"{option}{sign}{value}")
     return shlex.join(shown)
-
-
-def without_paths_in(text: str) -> str:
-    """The same for the values of YAML lines."""
-    return re.sub(r"(?m)(?<=: )[~/]\S*/(?=\S)", "", text)
 
 
 def _limits(shipped: Shipped) -> str:

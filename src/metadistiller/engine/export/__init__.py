@@ -62,7 +62,6 @@ def open_network(path: Path) -> Opened:
     known = formats()
     # Any other name is one of safetensors, as it has been since there was no other format.
     found = next((each for each in known.values() if path.suffix == each.suffix), known["safetensors"])
-    found.require()
     return found.open(path)
 
 

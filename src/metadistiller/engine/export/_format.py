@@ -35,11 +35,12 @@ class Format:
         name: as --format has it.
         suffix: how its files end, with the dot.
         write: network, file and header to that file, which is new.
-        open: reads a file of anybody's and runs nothing that came with it, but for arithmetic. Raises: CheckpointError.
+        open: reads a file of anybody's and runs nothing that came with it, but for arithmetic. Raises: CheckpointError;
+            ConfigError where a package is missing that reads it.
         shipped: runs the file as those do who have it from us; for files that were written here just now.
         exact: whether its logits are bitwise the trained network's, or as near as `_proof` says.
         strict: whether other programs know the format by `suffix` only.
-        require: raises ConfigError where a package is missing.
+        require: raises ConfigError where a package is missing that writes it.
     """
 
     name: str

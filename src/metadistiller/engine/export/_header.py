@@ -8,7 +8,7 @@ from typing import Any
 
 from ...config import Choice, Config
 from ...data import Dataset, Preparation
-from ...errors import CheckpointError
+from ...errors import CheckpointError, UsageError
 from ...nn import Backbone, build_network
 
 # One key only: the order of several is not fixed in the file, and the same network must give the same bytes.
@@ -40,13 +40,17 @@ def parse(text: str, path: Path) -> dict[str, Any]:
 
 
 def network_of(header: Mapping[str, Any], path: Path) -> Backbone:
-    """The network that a header names, with random weights. Raises: CheckpointError, UnknownName, ConfigError."""
+    """The network that a header names, with random weights. Raises: CheckpointError."""
     try:
         model = dict(header["model"])
         choice, classes = Choice(name=model.pop("name"), options=model), len(header["classes"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {error})") from None
-    return build_network(choice, classes)
+    try:
+        return build_network(choice, classes)
+    # Options that nobody could mean fail wherever the network first uses them.
+    except (UsageError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} names a network that cannot be built: {' '.join(str(error).split())}") from None
 
 
 @dataclass(frozen=True)
