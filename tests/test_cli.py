@@ -51,7 +51,18 @@ def test_the_help_names_every_command(words: list[str], capsys: Captured) -> Non
         assert [line for line in lines if line.split()[:1] == [name]]
         assert function.__doc__
     trains = {"train", "resume", "compare", "reproduce"}
-    assert set(COMMANDS) == {*trains, "evaluate", "inspect", "list", "export", "report", "figure3", "predict", "check"}
+    assert set(COMMANDS) == {
+        *trains,
+        "evaluate",
+        "inspect",
+        "list",
+        "export",
+        "push",
+        "report",
+        "figure3",
+        "predict",
+        "check",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)

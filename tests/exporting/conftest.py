@@ -49,7 +49,8 @@ def exports(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str,
     for name, suffix in (("safetensors", "safetensors"), ("torch", "pt2"), ("onnx", "onnx")):
         out = tmp_path_factory.mktemp(name) / f"net.{suffix}"
         found[name] = exporting.export(run, out, format=name, int8=name == "onnx")
-    return found
+    out = tmp_path_factory.mktemp("stages") / "net"
+    return found | {"onnx-stages": exporting.export(run, out, format="onnx-stages")}
 
 
 @pytest.fixture(scope="session")

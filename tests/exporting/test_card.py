@@ -15,7 +15,7 @@ from metadistiller.exporting import Exported
 from metadistiller.records import RunFolder, read_json
 from metadistiller.report import _card
 
-FORMATS = ("safetensors", "torch", "onnx")
+FORMATS = ("safetensors", "torch", "onnx", "onnx-stages")
 
 
 def text_of(done: Exported) -> str:
@@ -60,7 +60,7 @@ def test_the_code_in_it_answers_as_predict_does(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / exports[name].path.name).write_bytes(exports[name].path.read_bytes())
+    (tmp_path / exports[name].path.name).symlink_to(exports[name].path)
     (tmp_path / "image.jpg").write_bytes(image.read_bytes())  # a PNG all the same; Pillow looks inside
     monkeypatch.chdir(tmp_path)
     [snippet] = re.findall(r"(?ms)^```python\n(.*?)^```$", text_of(exports[name]))

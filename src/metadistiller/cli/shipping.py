@@ -12,8 +12,8 @@ def export(words: list[str]) -> None:
     """The plain network of a run as one file: metadistiller export RUN [--format onnx] [--out FILE] [--int8]"""
     parser = parser_of(export)
     parser.add_argument("run", help="the run folder")
-    parser.add_argument("--format", default="safetensors", help="safetensors (default), torch or onnx")
-    parser.add_argument("--out", help="the file; RUN/exported.safetensors, .pt2 or .onnx otherwise")
+    parser.add_argument("--format", default="safetensors", help="safetensors (default), torch, onnx or onnx-stages")
+    parser.add_argument("--out", help="the file, or the folder of stages; RUN/exported.safetensors and so on otherwise")
     parser.add_argument(
         "--int8", action="store_true", help="of onnx: a second file, .int8.onnx, with 8-bit numbers; says its accuracy"
     )

@@ -21,7 +21,7 @@ MARK = "<!-- written by metadistiller export; a newer export replaces it while t
 
 # The same images on the hub, for data sets that have another name here.
 _ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}
-_LIBRARIES = {"safetensors": "metadistiller", "torch": "pytorch", "onnx": "onnx"}
+_LIBRARIES = {"safetensors": "metadistiller", "torch": "pytorch", "onnx": "onnx", "onnx-stages": "onnx"}
 _CLASSES = 20  # so many are named; all of them are in the file
 
 
@@ -62,10 +62,10 @@ class Shipped:
 
 def place(path: Path) -> Path:
     """Where the card of an exported file goes: README.md, or where somebody else's has that name, NAME.README.md."""
-    card = path.with_name("README.md")
+    card = path / "README.md" if path.is_dir() else path.with_name("README.md")
     if not card.exists() or MARK in card.read_text(encoding="utf-8", errors="replace"):
         return card
-    return path.with_name(f"{path.name}.README.md")
+    return card.with_name(f"{path.name}.README.md")
 
 
 def render(folder: RunFolder, shipped: Shipped) -> str:
@@ -153,9 +153,14 @@ def _introduction(model: str, data: str, method: str, config: Mapping[str, Any],
         if shipped.epochs_done == shipped.epochs
         else f"{shipped.epochs_done} of {shipped.epochs} epochs: the run was not finished when this was exported"
     )
+    held = (
+        "Its early exits are here; nothing else of the training method is."
+        if shipped.format == "onnx-stages"
+        else "Nothing of the training method is in it."
+    )
     return (
         f"An image classifier: the plain network {code(model)}, trained on {code(_short(data))} with {code(method)} "
-        f"for {done}. Nothing of the training method is in it.\n\n{len(shipped.classes)} classes: {named}{more}."
+        f"for {done}. {held}\n\n{len(shipped.classes)} classes: {named}{more}."
     )
 
 
@@ -227,18 +232,45 @@ def _safetensors(name: str, shipped: Shipped) -> str:
     return "\n".join(lines)
 
 
-_SNIPPETS = {"safetensors": _safetensors, "torch": _torch, "onnx": _onnx}
+def _stages(name: str, shipped: Shipped) -> str:
+    lines = [
+        "import json",
+        "import numpy as np, onnxruntime",
+        "from PIL import Image, ImageOps",
+        "",
+        *_picture(shipped),
+        f"folder = {name}",
+        'table = json.load(open(f"{folder}/early_exit.json"))',
+        "rows = np.array(picture).transpose(2, 0, 1)[None]",
+        'for stage, temperature, threshold in zip(table["stages"], table["temperatures"], [*table["thresholds"], 0]):',
+        """    session = onnxruntime.InferenceSession(f"{folder}/{stage['file']}")""",
+        "    *maps, logits = session.run(None, {session.get_inputs()[0].name: rows})",
+        "    shares = np.exp((logits - logits.max()) / temperature)",
+        "    shares /= shares.sum()",
+        "    if threshold is not None and shares.max() >= threshold:",
+        "        break",
+        "    rows = maps[0]",
+        'print(table["classes"][logits.argmax()], stage["file"])',
+    ]
+    return "\n".join(lines)
+
+
+_SNIPPETS = {"safetensors": _safetensors, "torch": _torch, "onnx": _onnx, "onnx-stages": _stages}
 
 
 def _results(accuracies: Mapping[str, float], shipped: Shipped) -> str:
+    held = (
+        "The early exits are in the folder, and an image that one of them is certain of goes no further."
+        if shipped.format == "onnx-stages"
+        else "**Only the final output is in the file**; early exits and the ensemble were there in training."
+    )
     lines = ["No epoch of the run was evaluated on the test set."]
     if accuracies:
         rows = [(name, f"{percent:.2f}") for name, percent in accuracies.items()]
         shown = table(("output", "top-1 on the test set, percent"), rows, left=1)
         lines = [
             shown,
-            "Of the newest epoch, chosen by no accuracy. **Only the final output is in the file**; early exits and the "
-            "ensemble of all outputs were there in training.",
+            f"Of the newest epoch, chosen by no accuracy. {held}",
         ]
     proved = f"On {shipped.compared:,} test images the file gives"
     if shipped.gap == 0:

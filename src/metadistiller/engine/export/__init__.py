@@ -5,6 +5,7 @@ A format is one public module here with a FORMAT (see _format.py), and nothing i
 safetensors.py     weights, and in the header how to use them; answers bitwise as the trained network
 torch_program.py   a program of torch.export
 onnx_graph.py      a graph for ONNX Runtime and others
+onnx_stages.py     a folder of such graphs, one a stage, and when an image may leave between them
 _format.py         what a format must give
 _header.py         what every file says of itself
 _pixels.py         the network with its normalisation before it
@@ -16,10 +17,12 @@ from pathlib import Path
 
 from ...errors import ConfigError, UnknownName
 from ...lookup import modules
+from ...records import RunFolder
 from ._format import Format, Opened
 from ._header import Described, described
 from ._proof import Proof, export_network
 from ._quantised import Quantised, quantise_network
+from .onnx_stages import TABLE, with_policy
 from .safetensors import NetworkFile, load_network, save_network
 
 __all__ = [
@@ -34,10 +37,12 @@ __all__ = [
     "export_network",
     "find_format",
     "formats",
+    "is_exported",
     "load_network",
     "open_network",
     "quantise_network",
     "save_network",
+    "with_policy",
 ]
 
 
@@ -60,16 +65,28 @@ def open_network(path: Path) -> Opened:
     Raises: CheckpointError naming file and reason; ConfigError where a package is missing that reads it.
     """
     known = formats()
-    # Any other name is one of safetensors, as it has been since there was no other format.
-    found = next((each for each in known.values() if path.suffix == each.suffix), known["safetensors"])
+    suffix = "" if path.is_dir() else path.suffix
+    # A file with any other name is one of safetensors, as it has been since there was no other format.
+    found = next((each for each in known.values() if suffix == each.suffix), known["safetensors"])
+    if path.is_file() and not found.suffix:
+        found = known["safetensors"]
     return found.open(path)
 
 
+def is_exported(path: Path) -> bool:
+    """Whether it is a file, or a folder of exported stages and no run folder."""
+    return path.is_file() or ((path / TABLE).is_file() and not RunFolder(path).config.exists())
+
+
 def check_name(path: Path, found: Format) -> None:
-    """Raises: ConfigError where `path` cannot be the name of such a file."""
+    """Raises: ConfigError where `path` cannot be the name of such a file or folder."""
+    if not found.suffix:
+        if path.exists() and not (path.is_dir() and (is_exported(path) or not any(path.iterdir()))):
+            raise ConfigError(f"--out {path} is there and is no folder of exported stages; name a new folder")
+        return
     if path.is_dir():
         raise ConfigError(f"--out {path} is a folder; name a file, such as {path / f'network{found.suffix}'}")
-    others = {each.suffix for each in formats().values()} - {found.suffix}
+    others = {each.suffix for each in formats().values() if each.suffix} - {found.suffix}
     if path.suffix in others or (found.strict and path.suffix != found.suffix):
         raise ConfigError(
             f"--out {path} cannot be a file of the format {found.name!r}; end its name in {found.suffix}, or name "

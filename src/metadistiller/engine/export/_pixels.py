@@ -15,7 +15,7 @@ DESCRIPTION = {"name": INPUT, "type": "uint8", "shape": ["N", 3, "H", "W"], "val
 
 
 class FromPixels(nn.Module):
-    """Logits of pixels.
+    """A network of pixels.
 
     Attributes:
         network: takes normalised images.
@@ -31,28 +31,28 @@ class FromPixels(nn.Module):
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(header[name])[:, None, None], persistent=True)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C); images (N, 3, H, W) uint8."""
+    def forward(self, images: Tensor) -> Any:
+        """What the network gives; images (N, 3, H, W) uint8."""
         # The same operations in the same order as data.normalised, so that the logits are the trained network's.
-        logits: Tensor = self.network((images.float() / 255 - self.mean) / self.std)
-        return logits
+        return self.network((images.float() / 255 - self.mean) / self.std)
 
 
-def traced(network: nn.Module, header: Mapping[str, Any]) -> torch.export.ExportedProgram:
-    """The program of `network`, for any number of images of the header's size.
+def traced(module: nn.Module, header: Mapping[str, Any], example: Tensor | None = None) -> torch.export.ExportedProgram:
+    """The program of `module` for any number of rows.
 
     Args:
-        network: on the processor, in evaluation mode.
+        module: on the processor; of one tensor.
+        example: two rows of what it takes; None for images of the header's size.
     """
-    height, width = header["size"]
-    # Two images: a batch of one would be taken for the only batch there can be.
-    images = torch.zeros(2, 3, height, width, dtype=torch.uint8)
-    many = torch.export.Dim("N", min=1)
-    program = torch.export.export(FromPixels(network, header).eval(), (images,), dynamic_shapes={"images": {0: many}})
+    if example is None:
+        height, width = header["size"]
+        example = torch.zeros(2, 3, height, width, dtype=torch.uint8)
+    # Two rows: a batch of one would be taken for the only batch there can be.
+    program = torch.export.export(module.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
     # Where the code lies on the machine that exports is nobody's business.
-    for module in program.graph_module.modules():
-        if isinstance(module, torch.fx.GraphModule):
-            for node in module.graph.nodes:
+    for part in program.graph_module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            for node in part.graph.nodes:
                 node.meta.pop("stack_trace", None)
     # Example images would be written as a pickle; without them the file has none.
     program.example_inputs = None

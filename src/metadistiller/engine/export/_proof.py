@@ -1,5 +1,6 @@
 """The file's answers beside the trained network's, on the same test images; what differs is not exported."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from ...config import Config
 from ...data import Dataset, LabelledImages, evaluation_images
-from ...errors import CheckpointError, ExportError
+from ...errors import CheckpointError, ExportError, MetaDistillerError
 from ...methods import Method
 from ._format import Format, Opened
 from ._header import header_of
@@ -63,16 +64,33 @@ def export_network(
                 _compare(method, opened, path, images, format, config, dataset)
                 for opened in _opened(format, unproved, path)
             ]
-            unproved.replace(path)
+            _take_place(unproved, path)
         finally:
-            unproved.unlink(missing_ok=True)
+            _remove(unproved)
     return max(proofs, key=lambda proof: proof.gap)
+
+
+def _take_place(unproved: Path, path: Path) -> None:
+    if not unproved.is_dir():
+        unproved.replace(path)
+        return
+    path.mkdir(exist_ok=True)
+    # The table comes last, as it says which files it belongs to.
+    for file in sorted(unproved.iterdir(), key=lambda file: file.suffix == ".json"):
+        file.replace(path / file.name)
+
+
+def _remove(unproved: Path) -> None:
+    if unproved.is_dir():
+        shutil.rmtree(unproved)
+    else:
+        unproved.unlink(missing_ok=True)
 
 
 def _write(method: Method, path: Path, format: Format, config: Config, dataset: Dataset) -> None:
     try:
-        format.write(method.deployable(), path, header_of(config, dataset))
-    except OSError:
+        format.write(method, path, header_of(config, dataset))
+    except (OSError, MetaDistillerError):
         raise
     # A network of anybody's may hold what an exporter cannot write down, and each has its own ways to say so.
     except Exception as error:
@@ -97,21 +115,28 @@ def _compare(
     gap, right = 0.0, 0
     batches = [(images.pixels(torch.tensor([0])), images.labels[:1]), *images.batches(config.eval_batch_size)]
     for place, (pixels, labels) in enumerate(batches):
-        trained: Tensor = method.exits(evaluation_images(pixels, dataset))[-1]
-        exported = opened.answer(pixels)
-        scale = trained.abs().amax(1, keepdim=True).clamp(min=1)
-        # Not a maximum of floats, which would lose a NaN.
-        largest = ((trained - exported).abs() / scale).amax().item()
-        same = torch.equal(trained, exported) if format.exact else largest <= TOLERANCE
-        flips = int((trained.argmax(1) != exported.argmax(1)).sum())
-        if not same or flips:
-            raise ExportError(
-                f"{path}: the exported network's logits differ from the trained one's by up to "
-                f"{(trained - exported).abs().max().item():.3g}, and {flips} of {len(pixels)} images get another "
-                f"class; {'no bit' if format.exact else f'{TOLERANCE:g} of the largest logit, and no class,'} may "
-                "differ; nothing was exported. Please report this with the run's config.yaml"
-            )
-        gap = max(gap, largest)
+        exported = opened.answers(pixels)
+        # A file has the final output, or all of them.
+        trained = method.exits(evaluation_images(pixels, dataset))[-len(exported) :]
+        for theirs, ours in zip(exported, trained, strict=True):
+            gap = max(gap, _gap(ours, theirs, path, format))
         if place:
-            right += int((exported.argmax(1) == labels).sum())
+            right += int((exported[-1].argmax(1) == labels).sum())
     return Proof(len(images), gap, 100 * right / len(images))
+
+
+def _gap(ours: Tensor, theirs: Tensor, path: Path, format: Format) -> float:
+    """Of the trained network's logits and the file's. Raises: ExportError where it is too large."""
+    scale = ours.abs().amax(1, keepdim=True).clamp(min=1)
+    # Not a maximum of floats, which would lose a NaN.
+    largest: float = ((ours - theirs).abs() / scale).amax().item()
+    same = torch.equal(ours, theirs) if format.exact else largest <= TOLERANCE
+    flips = int((ours.argmax(1) != theirs.argmax(1)).sum())
+    if not same or flips:
+        raise ExportError(
+            f"{path}: the exported network's logits differ from the trained one's by up to "
+            f"{(ours - theirs).abs().max().item():.3g}, and {flips} of {len(ours)} images get another class; "
+            f"{'no bit' if format.exact else f'{TOLERANCE:g} of the largest logit, and no class,'} may differ; nothing "
+            "was exported. Please report this with the run's config.yaml"
+        )
+    return largest

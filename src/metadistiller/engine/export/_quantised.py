@@ -116,7 +116,7 @@ def _compared(whole: Opened, made: Opened, path: Path, dataset: Dataset, count: 
     images = chosen(dataset.test, count)
     right, before, same = 0, 0, 0
     for pixels, labels in images.batches(250):
-        answers, references = made.answer(pixels).argmax(1), whole.answer(pixels).argmax(1)
+        answers, references = made.answers(pixels)[-1].argmax(1), whole.answers(pixels)[-1].argmax(1)
         right += int((answers == labels).sum())
         before += int((references == labels).sum())
         same += int((answers == references).sum())

@@ -4,20 +4,21 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
-from ...nn import Backbone
+from ...methods import Method
 from ...records import write_bytes
 from ._format import Format, Opened
 from ._header import KEY, described, parse
-from ._pixels import DESCRIPTION, INPUT, OUTPUT, traced
+from ._pixels import DESCRIPTION, INPUT, OUTPUT, FromPixels, traced
 
 _FATAL = 4  # of ONNX Runtime's own words; what is wrong comes as an exception too
 
@@ -47,15 +48,16 @@ def silent() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _write(network: Backbone, path: Path, header: Mapping[str, Any]) -> None:
+def _write(method: Method, path: Path, header: Mapping[str, Any]) -> None:
+    program = traced(FromPixels(method.deployable().plain, header), header)
+    write_model(converted(program, INPUT, [OUTPUT]), path, {**header, "input": DESCRIPTION})
+
+
+def converted(program: torch.export.ExportedProgram, takes: str, gives: Sequence[str]) -> Any:
+    """An onnx.ModelProto with the program's weights in it, and names for what it takes and gives."""
     with silent():
         exported = torch.onnx.export(
-            traced(network.plain, header),
-            dynamo=True,
-            verbose=False,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            external_data=False,
+            program, dynamo=True, verbose=False, input_names=[takes], output_names=gives, external_data=False
         )
     assert exported is not None
     model = exported.model_proto
@@ -63,7 +65,7 @@ def _write(network: Backbone, path: Path, header: Mapping[str, Any]) -> None:
         for node in part.node:
             # The exporter's notes on where each operation came from, paths of this machine among them.
             del node.metadata_props[:]
-    write_model(model, path, {**header, "input": DESCRIPTION})
+    return model
 
 
 def write_model(model: Any, path: Path, header: Mapping[str, Any]) -> None:
@@ -74,8 +76,35 @@ def write_model(model: Any, path: Path, header: Mapping[str, Any]) -> None:
     write_bytes(path, model.SerializeToString())
 
 
-def open_graph(path: Path) -> Opened:
-    """On the processor, by ONNX Runtime; no network of torch is built. Raises: CheckpointError."""
+Shape: TypeAlias = tuple[str, list[int | str | None]]  # type, and shape without the rows
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph that is ready to run.
+
+    Attributes:
+        header: what its metadata say.
+        takes, gives: types and shapes.
+        run: the one tensor that it takes -> what it gives, in order. Raises: CheckpointError.
+    """
+
+    header: dict[str, Any]
+    takes: list[Shape]
+    gives: list[Shape]
+    run: Callable[[Tensor], list[Tensor]]
+
+    def check(self, path: Path, takes: list[Shape], gives: list[Shape]) -> None:
+        """Raises: CheckpointError where it is made for something else."""
+        if (self.takes, self.gives) != (takes, gives):
+            raise CheckpointError(
+                f"{path} does not hold what its header says: it makes {self.gives} of {self.takes}, not {gives} of "
+                f"{takes}"
+            )
+
+
+def load_graph(path: Path) -> Graph:
+    """On the processor, by ONNX Runtime. Raises: CheckpointError; ConfigError where ONNX Runtime is missing."""
     require("onnxruntime")
     import onnxruntime
 
@@ -88,28 +117,31 @@ def open_graph(path: Path) -> Opened:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         inputs, outputs = session.get_inputs(), session.get_outputs()
+        takes, gives = ([(each.type, list(each.shape[1:])) for each in several] for several in (inputs, outputs))
     # ONNX Runtime has a class for each of its error codes, which have nothing else in common.
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from None
     if text is None:
         raise CheckpointError(f"{path} was not written by this package: its metadata names no network")
-    header = parse(text, path)
-    how = described(header, path)
-    wanted = [[("tensor(uint8)", [3, *how.size])], [("tensor(float)", [len(how.classes)])]]
-    found = [[(each.type, list(each.shape[1:])) for each in several] for several in (inputs, outputs)]
-    if found != wanted:
-        raise CheckpointError(f"{path} does not hold what its header says: {found} in and out, not {wanted}")
 
-    def answer(pixels: Tensor) -> Tensor:
+    def run(rows: Tensor) -> list[Tensor]:
         try:
-            logits = session.run(None, {inputs[0].name: pixels.numpy()})[0]
+            found = [torch.from_numpy(each) for each in session.run(None, {inputs[0].name: rows.numpy()})]
         except Exception as error:
             raise CheckpointError(f"{path} cannot be run: {' '.join(str(error).split())[:300]}") from None
-        if logits.shape != (len(pixels), len(how.classes)):
-            raise CheckpointError(f"{path} answers {len(pixels)} images with logits of shape {logits.shape}")
-        return torch.from_numpy(logits)
+        if any(each.ndim < 1 or len(each) != len(rows) for each in found):
+            raise CheckpointError(f"{path} answers {len(rows)} rows with {[list(each.shape) for each in found]}")
+        return found
 
-    return Opened(header, answer)
+    return Graph(parse(text, path), takes, gives, run)
+
+
+def open_graph(path: Path) -> Opened:
+    """No network of torch is built. Raises: CheckpointError; ConfigError where ONNX Runtime is missing."""
+    graph = load_graph(path)
+    how = described(graph.header, path)
+    graph.check(path, [("tensor(uint8)", [3, *how.size])], [("tensor(float)", [len(how.classes)])])
+    return Opened(graph.header, graph.run)
 
 
 FORMAT = Format(name="onnx", suffix=".onnx", write=_write, open=open_graph, shipped=open_graph, require=require)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...config import Config
 from ...data import Dataset, normalised
 from ...errors import CheckpointError
+from ...methods import Method
 from ...nn import Backbone
 from ...records import write_bytes
 from ..checkpoint import dense
@@ -36,10 +37,10 @@ class NetworkFile:
 
 def save_network(network: Backbone, path: Path, *, config: Config, dataset: Dataset) -> None:
     """Write the plain network: no exit and no generator weight is inside."""
-    _write(network, path, header_of(config, dataset))
+    _save(network, path, header_of(config, dataset))
 
 
-def _write(network: Backbone, path: Path, header: Mapping[str, Any]) -> None:
+def _save(network: Backbone, path: Path, header: Mapping[str, Any]) -> None:
     write_bytes(path, save(dense(network.plain.state_dict()), metadata={KEY: json.dumps(header)}))
 
 
@@ -73,15 +74,18 @@ def answering(file: NetworkFile, path: Path) -> Opened:
     how, network = described(file.header, path), file.network
 
     @torch.no_grad()
-    def answer(pixels: Tensor) -> Tensor:
-        logits: Tensor = network(normalised(pixels, how.mean, how.std))
-        return logits
+    def answers(pixels: Tensor) -> list[Tensor]:
+        return [network(normalised(pixels, how.mean, how.std))]
 
-    return Opened(file.header, answer)
+    return Opened(file.header, answers)
 
 
 def _open(path: Path) -> Opened:
     return answering(load_network(path), path)
+
+
+def _write(method: Method, path: Path, header: Mapping[str, Any]) -> None:
+    _save(method.deployable(), path, header)
 
 
 FORMAT = Format(

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ...nn import Backbone
+from ...methods import Method
 from ...records import write_bytes
 from ._format import Format, Opened
 from ._header import KEY, parse
-from ._pixels import DESCRIPTION, traced
+from ._pixels import DESCRIPTION, FromPixels, traced
 from .safetensors import answering, with_weights
 
 # As torch's schema numbers them (torch/_export/serde/schema.py, ScalarType); networks hold these.
@@ -28,8 +28,8 @@ _TYPES = {5: torch.int64, 6: torch.float16, 7: torch.float32, 8: torch.float64, 
 _LARGEST = 1 << 34  # bytes of one entry
 
 
-def _write(network: Backbone, path: Path, header: Mapping[str, Any]) -> None:
-    program = traced(network.plain, header)
+def _write(method: Method, path: Path, header: Mapping[str, Any]) -> None:
+    program = traced(FromPixels(method.deployable().plain, header), header)
     file = io.BytesIO()
     extra = {KEY: json.dumps({**header, "input": DESCRIPTION})}
     torch.export.save(program, file, extra_files=extra)
@@ -42,11 +42,10 @@ def _shipped(path: Path) -> Opened:
         program: Any = torch.export.load(file, extra_files=extra).module()
 
     @torch.no_grad()
-    def answer(pixels: Tensor) -> Tensor:
-        logits: Tensor = program(pixels)
-        return logits
+    def answers(pixels: Tensor) -> list[Tensor]:
+        return [program(pixels)]
 
-    return Opened(json.loads(extra[KEY]), answer)
+    return Opened(json.loads(extra[KEY]), answers)
 
 
 def _open(path: Path) -> Opened:
