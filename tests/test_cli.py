@@ -57,6 +57,7 @@ def test_the_help_names_every_command(words: list[str], capsys: Captured) -> Non
         "inspect",
         "list",
         "export",
+        "push",
         "report",
         "figure3",
         "predict",

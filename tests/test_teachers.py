@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from metadistiller import assemble, building
+from metadistiller import assemble, building, exporting
 from metadistiller.config import Choice, Config, Teacher
 from metadistiller.engine.step import Job, Stepper
 from metadistiller.errors import CheckpointError, ConfigError, MetaDistillerError, Paused
@@ -123,7 +123,7 @@ def test_a_student_is_evaluated_and_exported_without_its_teacher(
     shutil.rmtree(teacher)
     _, found = assemble.evaluate_run(out)
     assert found.final == read_json(out / "result.json")["final"]
-    assemble.export(out)
+    exporting.export(out)
 
 
 def test_a_peer_is_fresh_and_not_the_student(tiny_config: Config) -> None:

@@ -17,18 +17,21 @@ from .config import Choice, Config, Optim
 from .recipes import recipe
 
 if TYPE_CHECKING:
-    from .assemble import Trained, evaluate_run, export, figure3, resume, train
+    from .assemble import Trained, evaluate_run, figure3, resume, train
     from .boosting import Boosted, boost
     from .checking import Checked, check
     from .engine.export import load_network
+    from .exporting import Exported, export
     from .inspection import inspect
     from .prediction import predict
+    from .pushing import push
 
 __all__ = [
     "Boosted",
     "Checked",
     "Choice",
     "Config",
+    "Exported",
     "Optim",
     "Trained",
     "__version__",
@@ -40,6 +43,7 @@ __all__ = [
     "inspect",
     "load_network",
     "predict",
+    "push",
     "recipe",
     "resume",
     "train",
@@ -48,15 +52,17 @@ __all__ = [
 _HOME = {
     "Boosted": "boosting",
     "Checked": "checking",
+    "Exported": "exporting",
     "Trained": "assemble",
     "boost": "boosting",
     "check": "checking",
     "evaluate_run": "assemble",
-    "export": "assemble",
+    "export": "exporting",
     "figure3": "assemble",
     "inspect": "inspection",
     "load_network": "engine.export",
     "predict": "prediction",
+    "push": "pushing",
     "resume": "assemble",
     "train": "assemble",
 }

@@ -20,7 +20,6 @@ from .engine.answers import answers
 from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
-from .engine.export import export_network
 from .engine.start import load_start
 from .engine.step import Job, training_batches
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
@@ -352,17 +351,3 @@ def _best_machine(found: Restored) -> machines.Machine:
     machine = machines.Machine.of(machines.resolve(replace(found.config, device="auto")))
     machine.place(found.method)
     return machine
-
-
-def export(run: str | Path, out: str | Path | None = None) -> tuple[Path, int]:
-    """The plain network of a run as one safetensors file, proved on test images.
-
-    Returns: the file, and how many images gave bitwise the same logits.
-    Raises: ExportError where one did not.
-    """
-    found = restore(run)
-    path = Path(out) if out is not None else Path(run) / "exported.safetensors"
-    if path.is_dir():
-        raise ConfigError(f"--out {path} is a folder; name a file, such as {path / 'network.safetensors'}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path, export_network(found.method, path, config=found.config, dataset=found.dataset)

@@ -12,7 +12,8 @@
         ├── CheckpointError        a run folder or checkpoint that cannot be used
         ├── LedgerError            a ledger of runs that cannot be read, or a run that it does not take
         ├── TrainingError          a loss that is no longer finite
-        └── ExportError            an exported network that does not answer as the trained one
+        ├── ExportError            an exported network that does not answer as the trained one
+        └── PushError              a hub that cannot be reached, or does not take a network
 
 Each message says what is wrong, the value that was seen, and what to do about it.
 """
@@ -89,3 +90,7 @@ class TrainingError(RunError):
 
 class ExportError(RunError):
     """An export that does not tell the truth about the trained network."""
+
+
+class PushError(RunError):
+    """A hub that cannot be reached, or that does not take what it is given."""

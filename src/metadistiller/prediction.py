@@ -15,12 +15,13 @@ from torch import Tensor
 
 from .assemble import restore
 from .config import require
-from .data import SUFFIXES, Preparation, normalised
-from .engine.export import load_network
-from .errors import CheckpointError, ConfigError
+from .data import SUFFIXES, Preparation, evaluation_images
+from .engine.export import described, is_exported, open_network
+from .errors import ConfigError
 
 _BATCH = 32  # images at once
 FINAL = "final"
+THRESHOLD = 0.9  # of a run's early exits, where no other is asked for
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Prediction:
 
     Attributes:
         path: the file.
-        name: the class of the final output, which is what ships.
+        name: the class of the final output, which is what ships; of exported stages, of the output that answered.
         probability: of that class, 0 to 1.
-        top: the likeliest classes of the final output with their probabilities, likeliest first.
+        top: the likeliest classes of the same output with their probabilities, likeliest first.
         exit: the first exit whose largest probability reaches the threshold ("exit 1"), else "final".
         exit_name, exit_probability: class and probability of that exit.
     """
@@ -58,40 +59,57 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers in the order of the files, and (path, reason) of each file that could not be read."""
+    """What was answered.
+
+    Attributes:
+        answers: in the order of the files.
+        unreadable: path and reason of each file that could not be read.
+        early: whether images were answered by the first exit that was certain, and no output after it was asked.
+    """
 
     answers: list[Prediction] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    early: bool = False
 
 
 @dataclass(frozen=True)
 class _Network:
-    """Attributes: exits gives S_1..S_K of normalised images, the final output last."""
+    """Attributes:
+    exits: gives S_1..S_K of pixels (N, 3, H, W) uint8, the final output last.
+    leaving: of exported stages, see engine.export.Opened.
+    num_outputs: K where `leaving` is there.
+    """
 
     exits: Callable[[Tensor], Sequence[Tensor]]
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     preparation: Preparation
+    leaving: Callable[[Tensor, float | None], tuple[Tensor, Tensor]] | None = None
+    num_outputs: int = 1
 
 
 def predict(
-    run_or_file: str | Path, images: str | Path | Iterable[str | Path], *, threshold: float = 0.9, top: int = 1
+    run_or_file: str | Path,
+    images: str | Path | Iterable[str | Path],
+    *,
+    threshold: float | None = None,
+    top: int = 1,
 ) -> Predictions:
     """Classes of image files by a run's newest checkpoint, or by an exported network; on the processor.
 
     Args:
-        run_or_file: a run folder, or a file that metadistiller export wrote. A file has the final output only.
+        run_or_file: a run folder, or a file that metadistiller export wrote (.safetensors, .pt2, .onnx), which has the
+            final output only.
         images: files, folders of images (with those below them) and patterns such as photos/*.jpg.
-        threshold: probability from which an early exit is trusted, above 0 to 1.
+        threshold: probability from which an early exit is trusted, above 0 to 1; None takes 0.9, and of exported
+            stages their own.
         top: how many classes `top` names, >= 1.
     Raises: ConfigError where an image is not there. CheckpointError.
     """
-    require(0 < threshold <= 1, "threshold", threshold, "take above 0 and at most 1")
+    require(threshold is None or 0 < threshold <= 1, "threshold", threshold, "take above 0 and at most 1")
     require(top >= 1, "top", top, "take 1 or more")
     paths = image_files([images] if isinstance(images, (str, Path)) else images)
     network = _network(Path(run_or_file))
-    found = Predictions()
+    found = Predictions(early=network.leaving is not None)
     for read, pixels in _batches(paths, network.preparation, found.unreadable):
         found.answers.extend(_answers(network, read, pixels, threshold, top))
     return found
@@ -121,33 +139,27 @@ def _below(folder: str) -> list[str]:
 
 
 def _network(place: Path) -> _Network:
-    if place.is_file():
-        file = load_network(place)
-        header = file.header
-        try:
-            classes, size = tuple(map(str, header["classes"])), tuple(map(int, header["size"]))
-            mean, std = (tuple(map(float, header[key])) for key in ("mean", "std"))
-            height, width = size
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{place} has a damaged header ({type(error).__name__}: {error})") from None
-        if "preparation" in header:
-            try:
-                preparation = Preparation.from_dict(header["preparation"])
-            except CheckpointError as error:
-                raise CheckpointError(f"{place}: {error}") from None
-        else:
-            preparation = Preparation(crop=(height, width))
+    if is_exported(place):
+        file = open_network(place)
+        how = described(file.header, place)
+        preparation = how.preparation
+        if preparation is None:
+            height, width = how.size
+            preparation = Preparation(crop=how.size)
             print(
                 f"{place} is from before files said how images are prepared: the middle is cut out and resized to "
                 f"{width}x{height}, as the data set 'folder' does",
                 file=sys.stderr,
             )
-        network = file.network
-        return _Network(lambda images: [network(images)], classes, mean, std, preparation)
+        return _Network(
+            file.answers, how.classes, preparation, file.leaving, len(file.header["stages"]) if file.leaving else 1
+        )
     restored = restore(place)
     data = restored.dataset
     method = restored.method.eval()
-    return _Network(method.exits, data.classes, data.mean, data.std, data.picture_preparation)
+    return _Network(
+        lambda pixels: method.exits(evaluation_images(pixels, data)), data.classes, data.picture_preparation
+    )
 
 
 def _batches(
@@ -175,9 +187,13 @@ def _batches(
 
 @torch.no_grad()
 def _answers(
-    network: _Network, paths: Sequence[str], pixels: Tensor, threshold: float, top: int
+    network: _Network, paths: Sequence[str], pixels: Tensor, threshold: float | None, top: int
 ) -> Iterator[Prediction]:
-    outputs = [logits.softmax(1) for logits in network.exits(normalised(pixels, network.mean, network.std))]
+    if network.leaving is not None:
+        yield from _early(network, paths, *network.leaving(pixels, threshold), top)
+        return
+    threshold = THRESHOLD if threshold is None else threshold
+    outputs = [logits.softmax(1) for logits in network.exits(pixels)]
     ranked = outputs[-1].topk(min(top, len(network.classes)), dim=1)
     for row, path in enumerate(paths):
         best = [(float(output[row].max()), int(output[row].argmax())) for output in outputs]
@@ -191,4 +207,21 @@ def _answers(
             exit=FINAL if trusted == len(best) - 1 else f"exit {trusted + 1}",
             exit_name=network.classes[best[trusted][1]],
             exit_probability=best[trusted][0],
+        )
+
+
+def _early(network: _Network, paths: Sequence[str], shares: Tensor, outputs: Tensor, top: int) -> Iterator[Prediction]:
+    ranked = shares.topk(min(top, len(network.classes)), dim=1)
+    for path, labels, values, output in zip(
+        paths, ranked.indices.tolist(), ranked.values.tolist(), outputs.tolist(), strict=True
+    ):
+        name, probability = network.classes[labels[0]], values[0]
+        yield Prediction(
+            path=path,
+            name=name,
+            probability=probability,
+            top=tuple((network.classes[label], value) for label, value in zip(labels, values, strict=True)),
+            exit=FINAL if output == network.num_outputs - 1 else f"exit {output + 1}",
+            exit_name=name,
+            exit_probability=probability,
         )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metadistiller import assemble, building, recipe
+from metadistiller import assemble, building, exporting, recipe
 from metadistiller.config import Choice, Config
 from metadistiller.data import cifar, folder
 from metadistiller.data.imagenet import Options, build, recognises
@@ -231,7 +231,7 @@ def test_workers_change_no_bit_of_a_run_and_it_can_be_exported(config: Config, t
         data = replace(config.data, options={**config.data.options, "workers": workers})
         assemble.train(replace(config, data=data), tmp_path / str(workers), quiet=True)
     assert made(tmp_path / "1") == made(tmp_path / "3")
-    assert assemble.export(tmp_path / "1", tmp_path / "network.safetensors")[1] == 6
+    assert exporting.export(tmp_path / "1", tmp_path / "network.safetensors").proof.count == 6
 
 
 def test_a_damaged_image_stops_the_run_and_a_sound_copy_lets_it_go_on(

@@ -11,11 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torchvision import models
 
-from metadistiller import assemble, building
+from metadistiller import assemble, building, exporting
 from metadistiller.config import Choice, Config
 from metadistiller.data import evaluation_images
-from metadistiller.engine import export as exports
-from metadistiller.engine.export import export_network, load_network, save_network
+from metadistiller.engine.export import load_network, save_network
+from metadistiller.engine.export import safetensors as exports
 from metadistiller.errors import CheckpointError, ExportError
 from metadistiller.inspection import inspect
 from metadistiller.nn import build_network
@@ -27,8 +27,9 @@ def run(tiny_config: Config, tmp_path: Path) -> Path:
 
 
 def test_the_exported_network_answers_as_the_trained_one_bit_for_bit(run: Path, tmp_path: Path) -> None:
-    path, compared = assemble.export(run, tmp_path / "out" / "net.safetensors")
-    assert compared == 797
+    done = exporting.export(run, tmp_path / "out" / "net.safetensors")
+    path = done.path
+    assert (done.proof.count, done.proof.gap) == (797, 0)
     found = assemble.restore(run)
     dataset, method = found.dataset, found.method.eval()
     images = evaluation_images(dataset.test.images[:50], dataset)
@@ -67,7 +68,6 @@ def test_what_ships_of_a_network_of_torchvision_loads_there_and_here(tiny_config
 def test_an_export_that_differs_in_one_bit_is_refused_and_removed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = assemble.restore(run)
     whole: Callable[..., exports.NetworkFile] = exports.load_network
 
     def tampered(path: Path) -> exports.NetworkFile:
@@ -79,7 +79,7 @@ def test_an_export_that_differs_in_one_bit_is_refused_and_removed(
     monkeypatch.setattr(exports, "load_network", tampered)
     (tmp_path / "net.safetensors").write_text("an earlier export")
     with pytest.raises(ExportError, match="nothing was exported"):
-        export_network(found.method, tmp_path / "net.safetensors", config=found.config, dataset=found.dataset)
+        exporting.export(run, tmp_path / "net.safetensors")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["net.safetensors"]
     assert (tmp_path / "net.safetensors").read_text() == "an earlier export"
 

@@ -8,6 +8,7 @@ looking.py    commands that look at what is there
 answering.py  the command that answers
 serving.py    the command that shows a run in a browser
 checking.py   the command that looks at a data set
+shipping.py   commands that put a trained network to work
 _words.py     reading words, printing tables
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import MetaDistillerError, Paused, UnknownName
-from . import answering, checking, looking, serving, training
+from . import answering, checking, looking, serving, shipping, training
 from ._words import plain
 
 SUMMARY = "More accurate image classifiers at no cost at inference."
@@ -33,7 +34,8 @@ COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
     "app": serving.app,
     "check": checking.check,
     "list": looking.list_names,
-    "export": looking.export,
+    "export": shipping.export,
+    "push": shipping.push,
     "figure3": looking.figure3,
     "report": looking.report,
 }

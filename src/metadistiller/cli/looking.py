@@ -171,20 +171,6 @@ def list_names(words: list[str]) -> None:
             print(f"  {name:<{width}} {summary}")
 
 
-def export(words: list[str]) -> None:
-    """The plain network of a run as one file: metadistiller export RUN [--out FILE]"""
-    parser = parser_of(export)
-    parser.add_argument("run", help="the run folder")
-    parser.add_argument("--format", choices=("safetensors",), default="safetensors")
-    parser.add_argument("--out", help="the file; RUN/exported.safetensors otherwise")
-    given = parse(parser, words)
-    from .. import assemble
-
-    path, count = assemble.export(given.run, given.out)
-    print(f"{count} test images give bitwise the same logits as the trained network")
-    print(path)
-
-
 def report(words: list[str]) -> None:
     """Write the page of a run, or of a ledger, anew: metadistiller report RUN|EVIDENCE"""
     parser = parser_of(report)

@@ -13,6 +13,7 @@ _groups.py      the ledger's runs, those of the same settings together, and what
 _evidence.py    the paper's tables with our numbers beside its own, and every run
 _cost.py        time and memory beside plain training
 _ablations.py   variants of the method
+_card.py        the model card beside an exported network
 _markdown.py    text, code and tables that nothing in them can break
 """
 
@@ -24,7 +25,9 @@ from metadistiller import ledger
 from metadistiller.errors import LedgerError
 from metadistiller.records import RunFolder, write_bytes, write_text
 
-__all__ = ["check_figure3", "write", "write_evidence", "write_figure3"]
+from ._card import Shipped, ShippedInt8
+
+__all__ = ["Shipped", "ShippedInt8", "check_figure3", "write", "write_card", "write_evidence", "write_figure3"]
 
 
 def write(folder: str | Path) -> Path:
@@ -61,6 +64,22 @@ def write_evidence(folder: str | Path) -> Path:
     page = source.with_name("README.md")
     with ledger.locked(source):
         write_text(page, render(ledger.read(source), figure3=source.with_name("figure3.svg").is_file()))
+    return page
+
+
+def write_card(folder: str | Path, shipped: Shipped) -> Path:
+    """Write the model card of a file that was exported from a run, beside it.
+
+    A README.md that is there already is replaced where it is such a card; where it is somebody else's it stays as it
+    is, and the card's name has the file's before it.
+
+    Returns: the path of the card.
+    Raises: CheckpointError where a file of the run is damaged.
+    """
+    from ._card import place, render
+
+    page = place(shipped.path)
+    write_text(page, render(RunFolder.open(folder), shipped))
     return page
 
 
