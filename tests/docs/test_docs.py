@@ -1,7 +1,8 @@
 """What the pages of docs/ show can be done, is done here: every command, every snippet, in the order of the page.
 
-A page is a script in a folder of its own, in which photos/, labels.csv and the like lie ready (world.py) and runs are
-cut to one epoch. What cannot run here says so in a comment above the block, and is listed below.
+A page is a script in a folder of its own, in which photos/, labels.csv, two finished runs and the like lie ready
+(world.py); runs are cut to one epoch. What cannot run here says so in a comment above the block, and is listed below;
+of `pip install` the extras are looked up.
 """
 
 import re
@@ -25,9 +26,7 @@ from .pages import DOCS, PAGES, ROOT, Block, blocks, read, spans
 Captured = pytest.CaptureFixture[str]
 
 NOT_RUN = {
-    ("index.md", "installs packages"),
     ("index.md", "fetches published weights"),
-    ("installing.md", "installs packages"),
     ("data.md", "fetches a data set"),
     ("networks.md", "measures every network; tests/members/test_network_sizes.py holds the page to it"),
     ("ranks.md", "needs several GPUs and machines; tests/parallel runs several processes"),
@@ -44,22 +43,37 @@ KINDS = {"sh", "python", "yaml", "text", "json"}
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data of every kind, and a finished run `runs/a`."""
+    """Data of every kind, and two finished runs, `runs/a` and `runs/b`."""
     place = tmp_path_factory.mktemp("world")
     worlds.make(place)
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(place)
         worlds.shorten(patched, reports=True)
-        assert cli.main(["train", "--quiet", "--out", "runs/a"]) == 0
+        for seed, run in enumerate(("runs/a", "runs/b")):
+            assert cli.main(["train", "--quiet", "--seed", str(seed), "--out", run]) == 0
     return place
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, str]:
+    """What each command says of its options."""
+    found = {}
+    for command in cli.COMMANDS:
+        with pytest.MonkeyPatch.context() as patched:
+            said: list[str] = []
+            patched.setattr(sys.stdout, "write", said.append)
+            with pytest.raises(SystemExit):
+                cli.main([command, "--help"])
+        found[command] = "".join(said)
+    return found
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(read(page), page)])
 def test_a_page_runs_from_top_to_bottom(
-    page: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, world: Path, helps: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = read(page)
-    monkeypatch.chdir(worlds.copied(world, tmp_path / "page", without_runs="--out runs/a" in text))
+    monkeypatch.chdir(worlds.copied(world, tmp_path / "page", without=re.findall(r"--out (\S+)", text)))
     worlds.shorten(monkeypatch)
     for folder, package in PACKAGES.items():
         # An added module belongs to the package by lying in a folder of its path.
@@ -70,14 +84,14 @@ def test_a_page_runs_from_top_to_bottom(
     before = set(sys.modules)
     try:
         for block in blocks(text, page):
-            run(block, namespace)
+            run(block, namespace, helps)
     finally:
         for name in set(sys.modules) - before:
             if name.startswith("metadistiller."):
                 del sys.modules[name]
 
 
-def run(block: Block, namespace: dict[str, object]) -> None:
+def run(block: Block, namespace: dict[str, object], helps: dict[str, str]) -> None:
     assert block.kind in KINDS, f"{block.where}: who reads a block of kind {block.kind!r}?"
     if block.name:
         Path(block.name).parent.mkdir(parents=True, exist_ok=True)
@@ -88,8 +102,8 @@ def run(block: Block, namespace: dict[str, object]) -> None:
         exec(compile("\n" * int(block.where.rpartition(":")[2]) + block.text, block.where, "exec"), namespace)
     elif block.kind == "sh":
         for words in block.commands():
-            if block.reason:
-                understood(words, block.where)
+            if block.reason or words[:2] == ["pip", "install"]:
+                understood(words, block.where, helps)
             else:
                 done(words, block.where)
 
@@ -112,12 +126,14 @@ def done(words: list[str], where: str) -> None:
         raise AssertionError(f"{where}: {shlex.join(words)} is run by nobody; say above the block why")
 
 
-def understood(words: list[str], where: str) -> None:
+def understood(words: list[str], where: str, helps: dict[str, str]) -> None:
     """A command that is not run here must be one all the same."""
     if "metadistiller" in words:
         command, *rest = words[words.index("metadistiller") + 1 :]
-        assert command == "train", f"{where}: {command} can be run here, or this test must learn to read it"
-        parse(rest, command="metadistiller train", add_extras=cli.training._add_train)
+        if command == "train":
+            parse(rest, command="metadistiller train", add_extras=cli.training._add_train)
+        else:
+            assert unknown_options(rest, helps[command]) == [], where
     elif words[0] == "python":
         assert (ROOT / words[1]).is_file(), f"{where}: there is no {words[1]}"
         assert unknown_options(words[2:], (ROOT / words[1]).read_text(encoding="utf-8")) == [], where
@@ -154,20 +170,6 @@ def test_a_block_is_found_however_it_stands(tmp_path: Path) -> None:
 
 
 # -- code inside sentences ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def helps() -> dict[str, str]:
-    """What each command says of its options."""
-    found = {}
-    for command in cli.COMMANDS:
-        with pytest.MonkeyPatch.context() as patched:
-            said: list[str] = []
-            patched.setattr(sys.stdout, "write", said.append)
-            with pytest.raises(SystemExit):
-                cli.main([command, "--help"])
-        found[command] = "".join(said)
-    return found
 
 
 def options_of_members() -> Iterator[str]:

@@ -46,6 +46,7 @@ def make(place: Path) -> None:
             (place / folder).mkdir(parents=True, exist_ok=True)
             (place / folder / f"{number}.png").write_bytes(png)
         lines.append(f"photos/{name}/{number}.png,{name}")
+    (place / "photo.jpg").write_bytes(picture(1000))
     (place / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     _parquet(place / "parquet", pictures)
     _chunks(place / "chunks", pictures)
@@ -146,7 +147,9 @@ def shorten(monkeypatch: pytest.MonkeyPatch, *, reports: bool = False) -> None:
         monkeypatch.setattr(module, "train_apart", here)
 
 
-def copied(world: Path, place: Path, *, without_runs: bool) -> Path:
-    """A folder of a page's own with everything in it."""
-    shutil.copytree(world, place, ignore=shutil.ignore_patterns("runs") if without_runs else None)
+def copied(world: Path, place: Path, *, without: list[str]) -> Path:
+    """A folder of a page's own with everything in it, but for what the page makes itself."""
+    shutil.copytree(world, place)
+    for path in filter(Path.exists, (place / name for name in without)):
+        shutil.rmtree(path)
     return place
