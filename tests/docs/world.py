@@ -46,7 +46,7 @@ def make(place: Path) -> None:
             (place / folder).mkdir(parents=True, exist_ok=True)
             (place / folder / f"{number}.png").write_bytes(png)
         lines.append(f"photos/{name}/{number}.png,{name}")
-    (place / "photo.jpg").write_bytes(picture(1000))
+    (place / "image.jpg").write_bytes(picture(1000))
     (place / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     _parquet(place / "parquet", pictures)
     _chunks(place / "chunks", pictures)
