@@ -114,6 +114,9 @@ def done(words: list[str], where: str) -> None:
         # Several seeds are one seed several times.
         short = [("1" if before == "--seeds" else word) for before, word in zip(["", *words], words, strict=False)]
         torch.manual_seed(0)
+        if words[1] == "resume":
+            # Short runs are over before anything could interrupt them.
+            (Path(words[2]) / "result.json").unlink()
         try:
             code = cli.main(short[1:])
         except SystemExit as stopped:  # --help
