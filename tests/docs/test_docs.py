@@ -246,6 +246,14 @@ def test_every_equation_names_the_function_that_it_is() -> None:
         assert bool(functions) == (title != "Eq. 6"), title
 
 
+def test_every_file_that_a_run_leaves_is_explained(world: Path) -> None:
+    explained = re.findall(r"^\| `([\w.]+)/?` \|", read("run-folder.md"), flags=re.MULTILINE)
+    # A dot begins what a lock or a half-written file is called.
+    left = {path.name for path in (world / "runs" / "a").iterdir() if not path.name.startswith(".")}
+    assert "outcomes.safetensors" in left
+    assert left <= set(explained)
+
+
 def test_the_pages_are_those_of_docs() -> None:
     assert (DOCS / "index.md").is_file()
     assert len(PAGES) > 20
