@@ -39,6 +39,7 @@ What ships, and what training adds: the exits, and the generator in its two widt
 MACs are multiply-accumulates of convolution and linear layers for one image; x is their ratio to the network's. After
 training, exits and generator are removed, and the network has the numbers in its own columns again.
 
+<!-- not run here: measures every network; tests/members/test_network_sizes.py holds the page to it -->
 ```sh
 python benchmarks/networks.py --markdown > docs/networks.md
 ```

@@ -65,7 +65,8 @@ class Boosted(nn.Module):
         The student, its gradients and its batch statistics are left as they are.
 
         Args:
-            train_batch, heldout_batch: (images, labels) with no image in common: X_train and X_test of Algorithm 1.
+            train_batch: (images, labels), X_train of Algorithm 1.
+            heldout_batch: the same of X_test, with no image of the other.
             inner_lr: zeta, the student's current learning rate; >= 0.
         Raises: ConfigError for a method without a generator that learns.
         """

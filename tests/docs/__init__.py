@@ -1,0 +1,1 @@
+"""The site of docs/: what it shows runs, and it builds."""
