@@ -19,25 +19,31 @@ from .recipes import recipe
 if TYPE_CHECKING:
     from .assemble import Trained, evaluate_run, export, figure3, resume, train
     from .boosting import Boosted, boost
+    from .calibrating import Calibrated, calibrate
     from .checking import Checked, check
+    from .engine.early_exit import EarlyExitClassifier, load_early_exit
     from .engine.export import load_network
     from .inspection import inspect
     from .prediction import predict
 
 __all__ = [
     "Boosted",
+    "Calibrated",
     "Checked",
     "Choice",
     "Config",
+    "EarlyExitClassifier",
     "Optim",
     "Trained",
     "__version__",
     "boost",
+    "calibrate",
     "check",
     "evaluate_run",
     "export",
     "figure3",
     "inspect",
+    "load_early_exit",
     "load_network",
     "predict",
     "recipe",
@@ -47,14 +53,18 @@ __all__ = [
 
 _HOME = {
     "Boosted": "boosting",
+    "Calibrated": "calibrating",
     "Checked": "checking",
+    "EarlyExitClassifier": "engine.early_exit",
     "Trained": "assemble",
     "boost": "boosting",
+    "calibrate": "calibrating",
     "check": "checking",
     "evaluate_run": "assemble",
     "export": "assemble",
     "figure3": "assemble",
     "inspect": "inspection",
+    "load_early_exit": "engine.early_exit",
     "load_network": "engine.export",
     "predict": "prediction",
     "resume": "assemble",
