@@ -126,9 +126,11 @@ def _target(max_loss: float | None, mean_macs: float | str | None, said: Outcome
 def _macs(text: str, plain: int) -> float:
     """Of "60%", "40M", "1.2G" or "40000000"."""
     unit = text[-1:]
-    factor = plain / 100 if unit == "%" else UNITS.get(unit)
+    factor = UNITS.get(unit)
     try:
-        return float(text if factor is None else text[:-1]) * (factor or 1)
+        if unit == "%":
+            return float(text[:-1]) * plain / 100
+        return float(text) if factor is None else float(text[:-1]) * factor
     except ValueError:
         raise ConfigError(
             f"mean_macs is {text!r}; take multiply-accumulates, such as 40M or 1.2G, or a share of the plain "

@@ -45,26 +45,31 @@ def calibrate(words: list[str]) -> None:
 
 
 def _print(found: "EarlyExit") -> None:
-    batches = [latency.batch for latency in found.plain.latency]
+    from ..outcomes.policy import Loss
+
     outputs = [f"exit {k}" for k in range(1, len(found.policy.temperatures))]
     print_table(
         f"thresholds for {found.target}: {found.held_out.told}",
-        (
-            "network",
-            "accuracy %",
-            "points lost (95 %)",
-            "mean MACs",
-            "saved %",
-            *(f"{name} %" for name in (*outputs, "final")),
-            *(f"batch {batch}, ms (of plain)" for batch in batches),
-        ),
+        ("network", "accuracy %", "points lost (95 %)", "mean MACs", "saved %", "answered by each exit, final, %"),
         [tuple(_cells(row)) for row in found.measured],
     )
+    if found.machine is not None:
+        print_table(
+            f"milliseconds a batch, and times those of the plain network, on {found.machine['device']}, "
+            f"{found.machine['threads']} threads, {found.machine['precision']}, {found.machine['memory_format']}",
+            ("network", *(f"batch {latency.batch}" for latency in found.plain.latency)),
+            [(row.name, *(f"{each.ms:.2f} ({each.ratio:.2f})" for each in row.latency)) for row in found.measured],
+        )
     for name, threshold in zip(outputs, found.policy.thresholds, strict=True):
         print(f"{name} {'is not used' if threshold is None else f'answers from {threshold:.4f} on'}")
+    count, allowed = found.held_out.chosen_on, found.target.max_loss
+    if allowed is not None and all(threshold is None for threshold in found.policy.thresholds):
+        print(
+            f"no exit is used: {count:,} images cannot show a loss below {Loss(count, 0, 0).error:.2f} points, and no "
+            f"exit is shown to stay within {allowed:g}; take a larger --max-loss, or more test images"
+        )
     print(
-        f"{found.proved['same']:,} of {found.proved['images']:,} images are answered by the network itself as the "
-        "table says"
+        f"{found.proved['same']:,} of {found.proved['images']:,} images: the network itself answers as the table says"
     )
 
 
@@ -77,7 +82,4 @@ def _cells(row: "Row") -> Iterator[str]:
         yield f"{row.loss:.2f} ({row.interval[0]:.2f} to {row.interval[1]:.2f})"
     yield f"{row.macs:,.0f}"
     yield f"{row.saved:.1f}"
-    for count in row.left:
-        yield f"{100 * count / sum(row.left):.1f}"
-    for latency in row.latency:
-        yield f"{latency.ms:.2f} ({latency.ratio:.2f})"
+    yield " ".join(f"{100 * count / sum(row.left):.1f}" for count in row.left)
