@@ -1,11 +1,13 @@
 """Thresholds for a target: how much accuracy may be lost, or how much an answer may cost.
 
-Chosen on images that nothing else is told of: what is chosen among many never is as good as it looks on what it was
-chosen by.
+What is chosen among many never is as good as it looks on what it was chosen by. So images that chose are not measured
+on, and a loss is also told, before the choice, by cross-validation with one standard error on top (the rule of Breiman
+et al. 1984, "Classification and regression trees", sec. 3.4.3).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +17,10 @@ from ..errors import ConfigError
 from . import Floats, Integers, Outcomes
 from .policy import NEVER, Policy, Thresholds, choices, confidences, costs, fit_temperatures, paired_error
 
-PRICES = 40  # exchange rates between an error and its cost that are tried
-STEPS = 512  # thresholds of one exit that are kept for the choice, at most
+PRICES = 24  # exchange rates between an error and its cost that are tried
+STEPS = 12  # from the policy of one to that of the next
+CERTAIN_STEPS = 20  # from the dearest error on
+PARTS = 5  # of the images, for what a choice loses on others
 TIED = 1e-7  # confidences as near as this are one: float32, in which others may ask, does not tell them apart
 SURE = 1 - 1e-6  # and no threshold is above this
 
@@ -38,34 +42,37 @@ def choose(outcomes: Outcomes, *, max_loss: float | None = None, max_macs: float
 
 
 class Frontier:
-    """Policies that are worth choosing from, and what each does to held-out images.
+    """Policies from the plain network to the first exit alone, and what each does to held-out images.
 
-    For many prices of an error, thresholds that cost least in sum, each moved over all its values until none can be
-    changed for the better; and from each of these, one threshold alone over all its values. What there is does not
-    depend on the target, so a looser one never costs more.
+    For each price of an error the thresholds that cost least in sum, each moved over its values until none can be
+    changed for the better; and steps between neighbours. All images choose thresholds for a price. What such a choice
+    loses elsewhere is told by parts of the images: each part is answered with what the others choose for the price.
 
     Args:
         outcomes: of held-out images.
-        temperatures: of each output; None fits them on the same images.
     """
 
-    def __init__(self, outcomes: Outcomes, temperatures: Sequence[float] | None = None) -> None:
-        self.temperatures = tuple(temperatures or fit_temperatures(outcomes))
+    def __init__(self, outcomes: Outcomes) -> None:
+        self.temperatures = fit_temperatures(outcomes)
         images = _Images(outcomes, confidences(outcomes, self.temperatures))
         self._outcomes, self._certain = outcomes, images.certain
-        bases = images.best_by_price()
-        moves = [images.moved(base, k).thinned() for base in bases for k in range(len(base))]
-        self._policies = [*bases, *(each for move in moves for each in move.policies())]
-        stays = [images.standing(base) for base in bases]
-        self._macs, self._lost, self._discordant = (
-            np.concatenate([np.array([stay[part] for stay in stays]), *(move[part] for move in moves)])
-            for part in range(3)
-        )
+        count = outcomes.labels.size
+        prices = outcomes.trunk_macs[-1] * np.append(0.0, np.geomspace(0.1, 4.0 * count, PRICES))
+        self._policies = [(None,) * (outcomes.num_outputs - 1), *images.for_prices(prices)]
+        self._seen = np.array([images.standing(each) for each in self._policies])
+        # Of the first, which is the plain network, there is nothing to tell.
+        self._elsewhere = np.zeros_like(self._seen)
+        parts = _parts(outcomes.labels)
+        for part in parts:
+            choosing, told = images.of(~part), images.of(part)
+            self._elsewhere[1:] += [told.standing(each) for each in choosing.for_prices(prices)]
+        if not parts:
+            self._elsewhere = self._seen
 
     def cheapest(self, max_loss: float) -> Policy:
         """The cheapest policy whose loss of accuracy on these images, and one standard error on top, is not more.
 
-        The error keeps the choice, which is made by what looks good here, from breaking the target elsewhere.
+        Both by the images that chose and by what the parts tell of such a choice.
 
         Args:
             max_loss: percentage points below the final output, >= 0.
@@ -75,9 +82,11 @@ class Frontier:
         if not 0 <= max_loss < NEVER:
             raise ConfigError(f"the loss of accuracy is {max_loss!r}; take percentage points from 0 on")
         count = self._outcomes.labels.size
-        points = 100 * self._lost / count + paired_error(count, self._lost, self._discordant)
-        points[0] = 0.0  # no exit at all
-        return self._best(points <= max_loss, self._macs, self._lost)
+        points = np.zeros(len(self._policies))
+        for _, lost, discordant in (self._seen.T, self._elsewhere.T):
+            points = np.maximum(points, 100 * lost / count + paired_error(count, lost, discordant))
+        points[0] = 0.0
+        return self._best(points <= max_loss, self._seen[:, 0], self._seen[:, 1])
 
     def most_accurate(self, max_macs: float) -> Policy:
         """The most accurate policy that is not above a cost.
@@ -88,14 +97,14 @@ class Frontier:
         """
         if not 0 < max_macs < NEVER:
             raise ConfigError(f"the mean of multiply-accumulates is {max_macs!r}; take a number above 0")
-        mean = self._macs / self._outcomes.labels.size
+        mean = self._seen[:, 0] / self._outcomes.labels.size
         if mean.min() > max_macs:
             raise ConfigError(
                 f"a mean of {max_macs:,.0f} multiply-accumulates is out of reach: the least that an answer takes is "
                 f"{math.ceil(mean.min()):,}, {100 * mean.min() / self._outcomes.trunk_macs[-1]:.1f} % of the plain "
                 "network; take that or more"
             )
-        return self._best(mean <= max_macs, self._lost, self._macs)
+        return self._best(mean <= max_macs, self._seen[:, 1], self._seen[:, 0])
 
     def _best(self, fitting: NDArray[np.bool_], first: Floats, then: Floats) -> Policy:
         """The least of `first`, and among its equals of `then`; without exits that nobody leaves at."""
@@ -114,29 +123,18 @@ class _Move(NamedTuple):
     Attributes:
         macs: sums over the images.
         lost: images lost less images won, against the final output.
-        discordant: images lost and images won.
         values: of the threshold.
-        base: thresholds of all exits; that of exit k is to be replaced.
     """
 
     macs: Floats
     lost: Floats
-    discordant: Floats
     values: Floats
-    base: Thresholds
-    k: int
 
-    def thinned(self) -> "_Move":
-        if len(self.values) <= STEPS:
+    def thinned(self, most: int) -> "_Move":
+        if len(self.values) <= most:
             return self
-        kept = np.linspace(0, len(self.values) - 1, STEPS).round().astype(int)
-        return self._replace(
-            macs=self.macs[kept], lost=self.lost[kept], discordant=self.discordant[kept], values=self.values[kept]
-        )
-
-    def policies(self) -> Iterator[Thresholds]:
-        for value in self.values.tolist():
-            yield _with(self.base, self.k, value)
+        kept = np.linspace(0, len(self.values) - 1, most).round().astype(int)
+        return self._replace(macs=self.macs[kept], lost=self.lost[kept], values=self.values[kept])
 
 
 class _Images:
@@ -146,6 +144,8 @@ class _Images:
         self.outcomes, self.certain = outcomes, certain
         right = outcomes.right.astype(np.int64)
         self._loss = right[-1] - right  # (K, n): 1 where an image is lost by asking output k, -1 where it is won
+        # Fewer values for fewer images: the finer the choice, the more of it is chance.
+        self._steps = int(np.clip(math.sqrt(certain.shape[1]), 8, 64))
         self._orders = [np.argsort(-each, kind="stable") for each in certain[:-1]]
 
     def standing(self, thresholds: Thresholds) -> tuple[float, float, float]:
@@ -167,35 +167,43 @@ class _Images:
         certain = np.minimum(self.certain[k, coming], SURE)
         # After which of them the next is less certain, so that a threshold fits between.
         ends = np.flatnonzero(np.append(certain[:-1] - certain[1:] > TIED, True)) if len(coming) else coming
-        leaving, staying = self._loss[k, coming], lost[coming]
         below = np.append(certain, 0.0)[ends + 1]
         return _Move(
             macs=prices[chosen].sum()
             + self.outcomes.exit_macs[k] * len(coming)
             + np.cumsum(prices[k] - prices[chosen[coming]])[ends],
-            lost=lost.sum() + np.cumsum(leaving - staying)[ends].astype(float),
-            discordant=np.abs(lost).sum() + np.cumsum(np.abs(leaving) - np.abs(staying))[ends].astype(float),
+            lost=lost.sum() + np.cumsum(self._loss[k, coming] - lost[coming])[ends].astype(float),
             # In the middle, so that rounding elsewhere sends nobody the other way; where all leave, nobody is asked.
             values=np.where(below > 0, (certain[ends] + below) / 2, 0.0),
-            base=without,
-            k=k,
-        )
+        ).thinned(self._steps)
 
-    def best_by_price(self) -> list[Thresholds]:
-        """No exit at all first; then for each price of an error what costs least in sum, from either side."""
-        number, whole = self.outcomes.num_outputs - 1, self.outcomes.trunk_macs[-1]
-        nothing: Thresholds = (None,) * number
-        found: dict[Thresholds, None] = {nothing: None}
-        prices = whole * np.geomspace(0.1, 4.0 * self.certain.shape[1], PRICES)
-        for way in (prices[::-1], prices):
-            current = nothing
-            for price in way.tolist():
-                current = self._descend(current, price)
-                found[current] = None
-        return list(found)
+    def of(self, chosen: NDArray[np.bool_]) -> "_Images":
+        """Some of them alone; `chosen` is (n,)."""
+        return _Images(self.outcomes.of(chosen), self.certain[:, chosen])
 
-    def _descend(self, start: Thresholds, price: float) -> Thresholds:
-        """One threshold at a time until none can be changed for the better."""
+    def for_prices(self, prices: Floats) -> list[Thresholds]:
+        """What costs least in sum for each price of an error, the lowest first, with steps in between."""
+        current: Thresholds = (None,) * (self.outcomes.num_outputs - 1)
+        # From either side, as neither finds the best always: the last is no exit at all, the first the first exit.
+        falling = []
+        for price in prices[::-1].tolist():
+            current, total = self._descend(current, price)
+            falling.append((total, current))
+        found = []
+        for price, other in zip(prices.tolist(), reversed(falling), strict=True):
+            current, total = self._descend(current, price)
+            if other[0] < total:
+                current = other[1]
+            found.append(current)
+        # However dear an error is, thresholds stay just above the surest image that they would lose. Others may be as
+        # sure, so on from there to certainty.
+        last = found[-1]
+        certain = tuple(None if threshold is None else SURE for threshold in last)
+        steps = [each for pair in pairwise(found) for each in _between(*pair, STEPS)]
+        return [*steps, *_between(last, certain, CERTAIN_STEPS), certain]
+
+    def _descend(self, start: Thresholds, price: float) -> tuple[Thresholds, float]:
+        """One threshold at a time until none can be changed for the better; and the sum that is left."""
         macs, lost, _ = self.standing(start)
         best, least = start, macs + price * lost
         changed = True
@@ -211,11 +219,35 @@ class _Images:
                 if totals[place] < least - 1e-9 * abs(least):
                     least, changed = float(totals[place]), True
                     best = without if place == len(move.values) else _with(best, k, float(move.values[place]))
-        return best
+        return best, least
 
 
 def _with(thresholds: Thresholds, k: int, value: float | None) -> Thresholds:
     return (*thresholds[:k], value, *thresholds[k + 1 :])
+
+
+def _between(one: Thresholds, other: Thresholds, steps: int) -> Iterator[Thresholds]:
+    """`steps` policies from `one` on, without `other`, by even factors of the doubt that is let through.
+
+    An exit that is not there asks for certainty.
+    """
+    yield one
+    for step in np.linspace(0, 1, steps, endpoint=False)[1:].tolist():
+        yield tuple(
+            a if a == b else 1 - _doubt(a) ** (1 - step) * _doubt(b) ** step for a, b in zip(one, other, strict=True)
+        )
+
+
+def _doubt(threshold: float | None) -> float:
+    return 1 - SURE if threshold is None else max(1 - threshold, 1 - SURE)
+
+
+def _parts(labels: Integers) -> list[NDArray[np.bool_]]:
+    """PARTS masks, each image in one of them, each class spread over all; none where there is one image."""
+    number = min(PARTS, len(labels))
+    place = np.empty(len(labels), dtype=np.int64)
+    place[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % number
+    return [place == part for part in range(number)] if number > 1 else []
 
 
 def held_out(labels: Integers, share: float) -> NDArray[np.bool_]:
