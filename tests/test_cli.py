@@ -63,6 +63,7 @@ def test_the_help_names_every_command(words: list[str], capsys: Captured) -> Non
         "predict",
         "check",
         "app",
+        "calibrate",
     }
 
 

@@ -19,7 +19,9 @@ from .recipes import recipe
 if TYPE_CHECKING:
     from .assemble import Trained, evaluate_run, figure3, resume, train
     from .boosting import Boosted, boost
+    from .calibrating import Calibrated, calibrate
     from .checking import Checked, check
+    from .engine.early_exit import EarlyExitClassifier, load_early_exit
     from .engine.export import load_network
     from .exporting import Exported, export
     from .inspection import inspect
@@ -28,19 +30,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Boosted",
+    "Calibrated",
     "Checked",
     "Choice",
     "Config",
+    "EarlyExitClassifier",
     "Exported",
     "Optim",
     "Trained",
     "__version__",
     "boost",
+    "calibrate",
     "check",
     "evaluate_run",
     "export",
     "figure3",
     "inspect",
+    "load_early_exit",
     "load_network",
     "predict",
     "push",
@@ -51,15 +57,19 @@ __all__ = [
 
 _HOME = {
     "Boosted": "boosting",
+    "Calibrated": "calibrating",
     "Checked": "checking",
+    "EarlyExitClassifier": "engine.early_exit",
     "Exported": "exporting",
     "Trained": "assemble",
     "boost": "boosting",
+    "calibrate": "calibrating",
     "check": "checking",
     "evaluate_run": "assemble",
     "export": "exporting",
     "figure3": "assemble",
     "inspect": "inspection",
+    "load_early_exit": "engine.early_exit",
     "load_network": "engine.export",
     "predict": "prediction",
     "push": "pushing",

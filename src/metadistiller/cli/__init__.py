@@ -7,6 +7,7 @@ training.py   commands that train
 looking.py    commands that look at what is there
 answering.py  the command that answers
 serving.py    the command that shows a run in a browser
+calibrating.py  the command that lets easy images leave early
 checking.py   the command that looks at a data set
 shipping.py   commands that put a trained network to work
 _words.py     reading words, printing tables
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import MetaDistillerError, Paused, UnknownName
-from . import answering, checking, looking, serving, shipping, training
+from . import answering, calibrating, checking, looking, serving, shipping, training
 from ._words import plain
 
 SUMMARY = "More accurate image classifiers at no cost at inference."
@@ -36,6 +37,7 @@ COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
     "list": looking.list_names,
     "export": shipping.export,
     "push": shipping.push,
+    "calibrate": calibrating.calibrate,
     "figure3": looking.figure3,
     "report": looking.report,
 }

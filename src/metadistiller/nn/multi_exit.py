@@ -17,6 +17,7 @@ class MultiExit(nn.Module):
     Raises: ShapeError, UnknownName, ConfigError.
 
     Attributes:
+        inner_width: as given.
         early_parameters: names of the parameters that S_1..S_{K-1} depend on.
     """
 
@@ -24,6 +25,7 @@ class MultiExit(nn.Module):
         super().__init__()
         shapes = stage_shapes(backbone, size)
         self.backbone = backbone
+        self.inner_width = inner_width
         self.exits = nn.ModuleList(
             build_exit(shape, shapes[-1], backbone.num_classes, design=backbone.exit_design, inner_width=inner_width)
             for shape in shapes[:-1]

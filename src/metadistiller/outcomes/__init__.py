@@ -3,6 +3,8 @@
 __init__.py     the logits of all outputs, the labels, and what each output costs: outcomes.safetensors of a run folder
 calibration.py  whether a probability is what it says: reliability, temperature scaling
 policy.py       which exit answers which image: thresholds, what they save and what they lose
+choosing.py     thresholds for a target
+chosen.py       what was chosen and measured: early_exit.json of a run folder
 """
 
 import json

@@ -1,8 +1,12 @@
-"""Which exit answers which image: the first whose confidence reaches its threshold; what is left, the final output."""
+"""Which exit answers which image: the first whose confidence reaches its threshold; what is left, the final output.
+
+Confidence is the largest probability of softmax(S_k / T_k).
+"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +15,9 @@ from ..errors import ConfigError
 from . import Floats, Outcomes
 from .calibration import fit_temperature, log_probabilities
 
-QUANTILES = 32  # thresholds that are tried for each exit
-PRICES = 25  # exchange rates between an error and its cost that are tried
 NEVER = math.inf
+
+Thresholds: TypeAlias = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +122,53 @@ def _simulated(outcomes: Outcomes, certain: Floats, thresholds: Sequence[float |
     )
 
 
+@dataclass(frozen=True)
+class Loss:
+    """Accuracy that is given up against the final output, on the same images.
+
+    The error and the interval are those of paired shares, with half an image more in each of the four cells: none lost
+    of 50 is no proof that none will be.
+    Source: Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions".
+
+    Attributes:
+        count: images.
+        lost: how many the final output alone has right.
+        won: how many it alone has wrong.
+    """
+
+    count: int
+    lost: int
+    won: int
+
+    @property
+    def points(self) -> float:
+        """Percentage points; below 0 where more is won than lost."""
+        return 100 * (self.lost - self.won) / self.count
+
+    @property
+    def error(self) -> float:
+        """One standard error of `points`."""
+        return float(paired_error(self.count, self.lost - self.won, self.lost + self.won))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, in percentage points."""
+        middle, half = 100 * (self.lost - self.won) / (self.count + 2), 1.96 * self.error
+        return middle - half, middle + half
+
+
+def paired_error(count: int, difference: Any, discordant: Any) -> Any:
+    """Numbers or arrays: lost - won, and lost + won."""
+    return 100 * np.sqrt(discordant + 1 - difference**2 / (count + 2)) / (count + 2)
+
+
+def loss(outcomes: Outcomes, policy: Policy) -> Loss:
+    """What the policy gives up on these images."""
+    chosen = choices(confidences(outcomes, policy.temperatures), policy.thresholds)
+    final, ours = outcomes.right[-1], outcomes.right[chosen, np.arange(len(chosen))]
+    return Loss(len(chosen), int((final & ~ours).sum()), int((ours & ~final).sum()))
+
+
 def curve(
     outcomes: Outcomes, thresholds: Sequence[float], temperatures: Sequence[float] | None = None
 ) -> list[Simulated]:
@@ -132,97 +183,3 @@ def curve(
 def fit_temperatures(outcomes: Outcomes) -> tuple[float, ...]:
     """K: of each output by itself."""
     return tuple(fit_temperature(logits, outcomes.labels) for logits in outcomes.logits)
-
-
-# -- choosing ---------------------------------------------------------------------------------------------------------
-
-
-def choose(outcomes: Outcomes, *, max_loss: float | None = None, max_macs: float | None = None) -> Policy:
-    """Thresholds for a target, one for each exit, and which exits are worth having.
-
-    Args:
-        outcomes: of held-out images.
-        max_loss: percentage points of accuracy below that of the final output, >= 0: the cheapest policy whose loss on
-            these images, and one standard error of it on top, is not more. What is chosen among many is never as good
-            as it looks, and the error keeps that from breaking the target.
-        max_macs: mean multiply-accumulates, > 0: the most accurate policy that is not above it.
-    Returns: the policy; with max_loss, in the worst case that of the plain network alone.
-    Raises: ConfigError where not exactly one of the two is given, where it is out of range, and where no exit is as
-        cheap as max_macs.
-    """
-    if (max_loss is None) == (max_macs is None):
-        raise ConfigError("give a loss of accuracy or a cost as the target, and not both")
-    if max_loss is not None and not max_loss >= 0:
-        raise ConfigError(f"the loss of accuracy is {max_loss!r}; take percentage points from 0 on")
-    temperatures = fit_temperatures(outcomes)
-    certain = confidences(outcomes, temperatures)
-    found = list(_frontier(outcomes, certain))
-    if max_loss is not None:
-        fitting = [each for each in found if _loss(outcomes, certain, each) <= max_loss]
-        best = min(fitting, key=lambda each: _simulated(outcomes, certain, each).macs)
-    else:
-        assert max_macs is not None
-        cheap = [each for each in found if _simulated(outcomes, certain, each).macs <= max_macs]
-        if not cheap:
-            least = min(_simulated(outcomes, certain, each).macs for each in found)
-            raise ConfigError(
-                f"a mean of {max_macs:,.0f} multiply-accumulates is out of reach: the first exit alone takes "
-                f"{least:,.0f}; take that or more"
-            )
-        best = max(cheap, key=lambda each: _simulated(outcomes, certain, each).right)
-    return Policy(temperatures=temperatures, thresholds=best)
-
-
-def _loss(outcomes: Outcomes, certain: Floats, thresholds: Sequence[float | None]) -> float:
-    """Percentage points that are lost, and one standard error."""
-    chosen = choices(certain, thresholds)
-    right = outcomes.right
-    lost = right[-1].astype(float) - right[chosen, np.arange(len(chosen))]
-    return float(100 * (lost.mean() + lost.std() / math.sqrt(len(lost))))
-
-
-def _frontier(outcomes: Outcomes, certain: Floats) -> Iterator[tuple[float | None, ...]]:
-    """Policies worth looking at: no exit at all, and for each price of an error what costs least in sum."""
-    number = outcomes.num_outputs - 1
-    yield (None,) * number
-    whole = outcomes.trunk_macs[-1]
-    tried = [
-        sorted({float(value) for value in np.quantile(certain[k], np.linspace(0, 1, QUANTILES))}) for k in range(number)
-    ]
-    current: tuple[float | None, ...] = (None,) * number
-    for price in whole * np.geomspace(0.1, 1000, PRICES)[::-1]:
-        current = _descend(outcomes, certain, current, tried, float(price))
-        yield current
-    # The cheapest of all, whatever it says.
-    for k in range(number):
-        yield _with((None,) * number, k, 0.0)
-
-
-def _with(thresholds: tuple[float | None, ...], k: int, value: float | None) -> tuple[float | None, ...]:
-    return (*thresholds[:k], value, *thresholds[k + 1 :])
-
-
-def _descend(
-    outcomes: Outcomes,
-    certain: Floats,
-    start: tuple[float | None, ...],
-    tried: Sequence[Sequence[float]],
-    price: float,
-) -> tuple[float | None, ...]:
-    """One threshold at a time until none can be changed for the better."""
-
-    def sum_of(thresholds: tuple[float | None, ...]) -> float:
-        found = _simulated(outcomes, certain, thresholds)
-        return found.macs + price * (1 - found.right / found.count)
-
-    best, least = start, sum_of(start)
-    changed = True
-    while changed:
-        changed = False
-        for k, values in enumerate(tried):
-            for value in (None, *values):
-                other = _with(best, k, value)
-                total = sum_of(other)
-                if total < least:
-                    best, least, changed = other, total, True
-    return best
