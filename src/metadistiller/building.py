@@ -137,7 +137,8 @@ def changed(config: Config) -> dict[str, Any]:
             found[family] = ours and ours.name
             kind = Teacher if family == "teacher" else Choice
             # Of another member its own defaults, not those of the recipe's.
-            base = replace(base, **{family: ours and kind(name=ours.name)})
+            instead: dict[str, Any] = {family: ours and kind(name=ours.name)}
+            base = replace(base, **instead)
     for key, _, now in differences(written_out(base).as_dict(), config.as_dict()):
         if key not in MACHINE:
             found[key] = now

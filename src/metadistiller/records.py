@@ -256,6 +256,12 @@ class RunFolder:
             self.results.unlink(missing_ok=True)
 
 
+def compared_run(out: str | Path, label: str, seed: int) -> RunFolder:
+    """Where `metadistiller compare` has the run of a row, METHOD or METHOD:OPTION=VALUE, with a seed."""
+    name = label.replace(":", "-").replace("=", "_").replace("/", "_").replace(" ", "-")
+    return RunFolder(Path(out) / name / f"s{seed}")
+
+
 def differences(here: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Dotted name and both values of what two Configs, as dictionaries, both have and have otherwise."""
     for key in (key for key in wanted if key in here):
