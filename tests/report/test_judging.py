@@ -43,21 +43,51 @@ def test_error_and_likelihood_are_those_of_the_formula() -> None:
     assert final.before.nll == pytest.approx(-(2 * math.log(0.9) + math.log(0.1) + math.log(0.7)) / 4, abs=1e-6)
 
 
-def test_each_half_is_judged_with_the_temperature_of_the_other() -> None:
-    """Every other image of a class is in the second half; that one is right as often as it says, the first is not."""
-    labels = [0] * 20
-    first, second = [0.8] * 10, [0.8] * 10
-    labels[0:20:2] = [0, 1] * 5  # of the first half with 0.8 half is right
-    labels[1:20:2] = [0, 0, 0, 0, 1] * 2  # of the second four in five
-    order = np.argsort(labels, kind="stable")
+def halved() -> tuple[list[int], np.ndarray]:
+    """Labels of twenty images, and which are in the second half: in each class every other one. Of class 0 are half of
+    the first half, and four in five of the second.
+    """
+    labels = np.array([0, 0, 1, 0] * 5)
+    labels[[6, 18]] = 0
     halves = np.empty(20, dtype=bool)
-    halves[order] = np.arange(20) % 2 == 1
-    mixed = [share for pair in zip(first, second, strict=True) for share in pair]
-    (final,) = judge(outcomes(mixed, labels=labels)).outputs
-    shares = [np.mean([labels[i] == 0 for i in range(20) if halves[i] == half]) for half in (False, True)]
-    # The temperature of a half turns ln 4 into the logit of its share that is right; it judges the other half.
-    expected = [math.log(4) / math.log(share / (1 - share)) for share in reversed(shares)]
+    halves[np.argsort(labels, kind="stable")] = np.arange(20) % 2 == 1
+    return labels.tolist(), halves
+
+
+def shares_of_halves(labels: list[int], halves: np.ndarray) -> list[float]:
+    return [float(np.mean(np.array(labels)[halves == half] == 0)) for half in (False, True)]
+
+
+def test_each_half_is_judged_with_the_temperature_of_the_other() -> None:
+    labels, halves = halved()
+    first, second = shares_of_halves(labels, halves)
+    assert first != second
+    (final,) = judge(outcomes([0.85] * 20, labels=labels)).outputs
+    # The temperature that fits a half turns 0.85 into the share that is right there; it judges the other half.
+    logit = math.log(0.85 / 0.15)
+    expected = [logit / math.log(share / (1 - share)) for share in (second, first)]
     assert final.temperatures == pytest.approx(expected, rel=1e-4)
+    said = [first if half else second for half in halves]
+    right = [share if label == 0 else 1 - share for share, label in zip(said, labels, strict=True)]
+    assert final.after.nll == pytest.approx(-np.log(right).mean(), rel=1e-4)
+
+
+def test_thresholds_are_of_probabilities_with_the_temperature_of_the_other_half() -> None:
+    labels, halves = halved()
+    first, second = shares_of_halves(labels, halves)
+    exits = judge(outcomes([0.85] * 20, [0.15] * 20, labels=labels)).exits
+    assert exits is not None
+    low, high = sorted((first, second))
+    between = [point for point in exits.common if point.threshold and low < point.threshold < high]
+    assert between
+    # The exit is `second` certain of the first half, and `first` of the second.
+    leaving = halves if first > second else ~halves
+    # The exit says class 0, the final output class 1.
+    right = (np.array(labels) == 0) == leaving
+    for point in between:
+        assert point.left == (leaving.sum(), 20 - leaving.sum())
+        assert point.macs == pytest.approx((110 * leaving.sum() + 210 * (20 - leaving.sum())) / 20)
+        assert point.accuracy == pytest.approx(100 * right.mean())
 
 
 def test_exits_cost_what_was_passed_and_asked() -> None:
