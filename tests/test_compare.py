@@ -90,11 +90,14 @@ def test_a_run_that_fails_is_named_after_all_others_are_done(
         finish(next(pair for pair in pairs if pair.folder is folder), 50.0, 50.0)
 
     monkeypatch.setattr(compare, "train_apart", train)
+    shown: list[Path] = []
+    monkeypatch.setattr(compare.report, "write_comparison", shown.append)
     heard: list[str] = []
     with pytest.raises(RunError, match=r"1 of 6 runs failed: the disk is full"):
         compare.run(pairs, tmp_path, tell=heard.append, command="c")
     assert [row["n"] for row in json.loads((tmp_path / "compare.json").read_text())["rows"]] == [3, 2]
     assert len(heard) == 6
+    assert shown == [tmp_path], "what is finished has its page all the same"
 
 
 def test_rows_with_a_teacher_share_one_a_seed_beside_rows_without(tiny_config: Config, tmp_path: Path) -> None:
@@ -138,6 +141,8 @@ def test_the_command_trains_resumes_and_prints(tmp_path: Path, capsys: pytest.Ca
     assert any("dsn:exit_weight=0.5" in line for line in printed)
     rows = json.loads((out / "compare.json").read_text())["rows"]
     assert [(row["method"], row["n"]) for row in rows] == [("plain", 1), ("dsn:exit_weight=0.5", 1)]
+    assert f"report: {out / 'report.html'}" in printed
+    assert "dsn:exit_weight=0.5" in (out / "report.html").read_text()
     result = out / "plain" / "s0" / "result.json"
     before = result.stat().st_mtime_ns
     assert cli.main(words) == 0

@@ -12,7 +12,7 @@ from rich.console import Console
 from . import report
 from .begun import default_folder, is_begun, with_workers_of
 from .budget import no_limit
-from .building import build_method, is_taught, load_data, method_member, written_out
+from .building import build_method, changed, is_taught, load_data, method_member, written_out
 from .config import Choice, Config, Teacher
 from .data import Dataset, class_weights
 from .engine import machine as machines
@@ -218,6 +218,7 @@ def _run(jobs: list[Job], folder: RunFolder, sitting: _Sitting) -> Trained:
                 folder,
                 watcher=watcher,
                 command=sitting.command,
+                changed=changed(config),
                 stop=sitting.stop,
                 interrupted=sitting.interrupted,
                 profile=sitting.profile,

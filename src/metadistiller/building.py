@@ -5,13 +5,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .config import Choice, Config
+from .config import MACHINE, Choice, Config, Teacher
 from .data import Dataset, seeded
 from .errors import ConfigError
 from .lookup import FAMILIES, Member, find
 from .methods import Method, Setting
 from .nn import Backbone, build_network, freeze
 from .ranks import ALONE, Ranks
+from .recipes import recipe
+from .records import differences
+from .settings import recipe_for
 
 
 def load_data(data: Choice) -> Dataset:
@@ -116,3 +119,27 @@ def written_out(config: Config) -> Config:
         options = find(*FAMILIES["model"], config.teacher.name).written_out(config.teacher.options)
         choices["teacher"] = replace(config.teacher, options=options)
     return replace(config, **choices)
+
+
+def changed(config: Config) -> dict[str, Any]:
+    """What was asked for besides a data set, by dotted name: settings that are not those of the recipe that a command
+    on this data begins with, nor a member's own defaults. What the machine decided is not among them.
+
+    Args:
+        config: written out.
+    Raises: UnknownName, ConfigError.
+    """
+    base = recipe(recipe_for(config.data.name))
+    found: dict[str, Any] = {}
+    for family in ("data", "model", "method", "teacher"):
+        ours, theirs = getattr(config, family), getattr(base, family)
+        if (ours and ours.name) != (theirs and theirs.name):
+            found[family] = ours and ours.name
+            kind = Teacher if family == "teacher" else Choice
+            # Of another member its own defaults, not those of the recipe's.
+            instead: dict[str, Any] = {family: ours and kind(name=ours.name)}
+            base = replace(base, **instead)
+    for key, _, now in differences(written_out(base).as_dict(), config.as_dict()):
+        if key not in MACHINE:
+            found[key] = now
+    return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import report
 from .apart import check_same, train_apart
 from .budget import no_limit
 from .building import is_taught, written_out
@@ -13,7 +14,7 @@ from .config import Choice, Config
 from .engine.machine import resolve
 from .errors import Paused, RunError
 from .paired import mean_and_deviation, paired_difference
-from .records import RunFolder, read_json, write_json, write_text
+from .records import RunFolder, compared_run, read_json, write_json, write_text
 
 BASELINE = "plain"
 
@@ -57,8 +58,7 @@ def plan(configs: dict[str, Config], seeds: Sequence[int], out: Path) -> list[Pa
 
 
 def _pair(label: str, config: Config, out: Path) -> Pair:
-    name = label.replace(":", "-").replace("=", "_").replace("/", "_").replace(" ", "-")
-    return Pair(label, resolve(written_out(config)), RunFolder(out / name / f"s{config.seed}"))
+    return Pair(label, resolve(written_out(config)), compared_run(out, label, config.seed))
 
 
 def run(
@@ -69,7 +69,7 @@ def run(
     command: str,
     interrupted: Callable[[], bool] = no_limit,
 ) -> dict[str, Any]:
-    """Train what is missing, resume what is unfinished, and write compare.json and compare.md.
+    """Train what is missing, resume what is unfinished, and write compare.json, compare.md and at the end report.html.
 
     Args:
         tell: is given one line for each run.
@@ -96,6 +96,8 @@ def run(
         )
         write_summary(pairs, out, command=command)
     summary = write_summary(pairs, out, command=command)
+    if any(row["n"] for row in summary["rows"] if not row["teaches"]):
+        report.write_comparison(out)
     if failed:
         raise RunError(f"{len(failed)} of {len(pairs)} runs failed: " + "; ".join(failed))
     return summary
@@ -110,7 +112,7 @@ def write_summary(pairs: Sequence[Pair], out: Path, *, command: str) -> dict[str
             finished[pair.config.seed] = read_json(pair.folder.result)
     teachers = {pair.label for pair in pairs if pair.teaches}
     rows = [
-        _row(label, finished, {} if label in teachers else results.get(BASELINE, {}))
+        _row(label, finished, {} if label in teachers else results.get(BASELINE, {})) | {"teaches": label in teachers}
         for label, finished in results.items()
     ]
     first = next(pair for pair in pairs if not pair.teaches).config

@@ -198,7 +198,7 @@ class RunFolder:
             wanted: a Config as a dictionary.
         Raises: CheckpointError where config.yaml cannot be read.
         """
-        return list(_differences(self.read_config(), wanted))
+        return list(differences(self.read_config(), wanted))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -256,11 +256,18 @@ class RunFolder:
             self.results.unlink(missing_ok=True)
 
 
-def _differences(here: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def compared_run(out: str | Path, label: str, seed: int) -> RunFolder:
+    """Where `metadistiller compare` has the run of a row, METHOD or METHOD:OPTION=VALUE, with a seed."""
+    name = label.replace(":", "-").replace("=", "_").replace("/", "_").replace(" ", "-")
+    return RunFolder(Path(out) / name / f"s{seed}")
+
+
+def differences(here: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name and both values of what two Configs, as dictionaries, both have and have otherwise."""
     for key in (key for key in wanted if key in here):
         before, now = here[key], wanted[key]
         if isinstance(before, dict) and isinstance(now, dict) and before.get("name") == now.get("name"):
-            yield from ((f"{key}.{inner}", *values) for inner, *values in _differences(before, now))
+            yield from ((f"{key}.{inner}", *values) for inner, *values in differences(before, now))
         elif before != now:
             yield key, before, now
 

@@ -73,7 +73,7 @@ def parse(
     from_files = _of_the_same(from_files, in_files, in_words)
     everything = _without_earlier_teachers([*from_files, *words])
     names = _names(everything)
-    config = recipe(base or _recipe_for(names.get("data")))
+    config = recipe(base or recipe_for(names.get("data")))
     members = {family: find(*FAMILIES[family], names.get(family, getattr(config, family).name)) for family in FAMILIES}
     another = "method" in in_files and in_words.get("method", in_files["method"]) != in_files["method"]
     if members["method"].partner is None and (method is not None or (another and "teacher" not in in_words)):
@@ -304,7 +304,7 @@ def _names(words: list[str]) -> dict[str, str]:
     return names
 
 
-def _recipe_for(data: str | None) -> str:
+def recipe_for(data: str | None) -> str:
     """The recipe of the data set's own name, or of what stands in it before a colon (hf:NAME); a source without one
     starts from the first command's.
     """

@@ -5,12 +5,16 @@ import io
 import math
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from metadistiller import outcomes
 from metadistiller.config import Choice, Config
+from metadistiller.outcomes import Outcomes
 from metadistiller.records import RunFolder, write_json
 
 FakeRun = Callable[..., RunFolder]
@@ -35,6 +39,8 @@ def picture(draw: random.Random) -> str:
 def row(epoch: int, *, num_exits: int, draw: random.Random) -> dict[str, Any]:
     fall = math.exp(-epoch / 5)
     values: dict[str, Any] = {"epoch": epoch, "lr": 0.1 * 0.1 ** (epoch // 5), "loss": 1 + 4 * fall}
+    if num_exits:
+        values["generator_lr"] = 0.001
     values["final_hard"] = 0.3 + 1.5 * fall + 0.05 * draw.random()
     for k in range(1, num_exits + 1):
         values[f"exit_{k}_hard"] = 0.9 - 0.2 * k + 1.5 * fall
@@ -62,27 +68,72 @@ def confusion(num_classes: int, *, right: int, draw: random.Random) -> list[list
     return cells
 
 
+def answers(num_classes: int, *, right: list[int]) -> Outcomes:
+    """Logits of K outputs that have so many of COUNT images right, the deeper the more certain."""
+    labels = np.arange(COUNT) % num_classes
+    drawn = np.random.default_rng(0).normal(size=(len(right), COUNT, num_classes))
+    for k, top1 in enumerate(right):
+        answered = np.where(np.arange(COUNT) < top1, labels, (labels + 1) % num_classes)
+        drawn[k, np.arange(COUNT), answered] = drawn[k].max(1) + 0.5 + k
+    return Outcomes(
+        logits=drawn.astype(np.float32),
+        labels=labels,
+        index=np.arange(COUNT),
+        total=COUNT,
+        trunk_macs=tuple(1_000_000 * (k + 1) for k in range(len(right))),
+        exit_macs=(200_000,) * (len(right) - 1),
+    )
+
+
+def mistaken(draw: random.Random, num_classes: int, *, num_exits: int) -> dict[str, Any]:
+    images = [
+        {
+            "png": picture(draw),
+            "index": 7 * number,
+            "label": number,
+            "answer": (number + 1) % num_classes,
+            "confidence": 0.99 - 0.1 * number,
+            "label_share": 0.005,
+            "exits": [{"answer": (number + k) % num_classes, "confidence": 0.5 + 0.1 * k} for k in range(num_exits)],
+        }
+        for number in range(3)
+    ]
+    return {"count": COUNT, "images": images}
+
+
 @pytest.fixture(scope="session")
 def fake_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
     """A function that writes a finished run into a new folder: fake_run(exits=[...], classes=[...])."""
 
-    def write_run(*, exits: list[int] | None = None, classes: list[str] | None = None) -> RunFolder:
+    def write_run(
+        *,
+        exits: list[int] | None = None,
+        classes: list[str] | None = None,
+        path: Path | None = None,
+        method: str | None = None,
+        seed: int = 0,
+        final: int = 853,
+    ) -> RunFolder:
         draw = random.Random(0)
         exits = [652, 731, 802] if exits is None else exits
         classes = [f"class {index}" for index in range(10)] if classes is None else classes
         right = {f"exit {k}": top1 for k, top1 in enumerate(exits, start=1)}
-        right |= {"final": 853, "ensemble": 871 if exits else 853}
-        method = "md" if exits else "plain"
+        right |= {"final": final, "ensemble": 871 if exits else final}
+        method = method or ("md" if exits else "plain")
         config = Config(
             data=Choice(name="digits"),
             model=Choice(name="resnet18"),
             method=Choice(name=method),
             epochs=EPOCHS,
+            seed=seed,
         )
-        folder = RunFolder.create(tmp_path_factory.mktemp("run"), config.as_dict())
+        folder = RunFolder.create(path or tmp_path_factory.mktemp("run"), config.as_dict())
         folder.append_event(
             "start",
-            command="metadistiller train digits",
+            command="metadistiller train digits --epochs 12",
+            changed={"epochs": EPOCHS},
+            epoch=0,
+            step=0,
             environment={"torch": "2.12.0", "python": "3.11.7", "device": "cpu", "threads": 2},
         )
         for epoch in range(EPOCHS):
@@ -131,6 +182,9 @@ def fake_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
             "final": 0.125,
         }
         write_json(folder.soft_targets, {"classes": classes, "images": images, "entropy": entropy})
+        mistakes = mistaken(draw, len(classes), num_exits=len(exits))
+        write_json(folder.mistakes, {"classes": classes, **mistakes, "wrong": COUNT - final})
+        outcomes.write(answers(len(classes), right=[*exits, final]), folder.outcomes)
         write_json(
             folder.result,
             {
@@ -143,7 +197,7 @@ def fake_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
                 "ensemble": 100 * right["ensemble"] / COUNT,
                 "seconds": 372.4,
                 "peak_memory_mb": 1234.5,
-                "seed": 0,
+                "seed": seed,
             },
         )
         return folder

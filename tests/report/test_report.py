@@ -1,14 +1,11 @@
 """What the page promises: it opens offline, says what was measured, and trusts no name."""
 
-import base64
 import json
 import math
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from html.parser import HTMLParser
 from typing import Any
 
 import matplotlib
@@ -18,6 +15,8 @@ from metadistiller import report
 from metadistiller.errors import CheckpointError
 from metadistiller.records import RunFolder, read_json, write_json
 from metadistiller.report._tables import entropy
+
+from .pages import FakeRun, Page, written
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -29,63 +28,6 @@ HOSTILE = [
     "a name that is far longer than any chart has room for, and then some " * 3,
     "",
 ]
-FakeRun = Callable[..., RunFolder]
-
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Tags with attributes, the text of each section (by its h2), and cells of the first table."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.sections: dict[str, str] = {"": ""}
-        self.tables: list[list[list[str]]] = []
-        self.folder = folder
-        self.source = folder.report.read_text(encoding="utf-8")
-        self.feed(self.source)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "h2":
-            self.sections["?"] = ""
-        if tag == "table":
-            self.tables.append([])
-        if tag == "tr":
-            self.tables[-1].append([])
-        if tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes nothing"
-        if tag == "h2":
-            self.sections[self.sections.pop("?")] = ""
-
-    def handle_data(self, data: str) -> None:
-        self.sections[list(self.sections)[-1]] += data
-        if self.open and self.open[-1] in ("td", "th"):
-            self.tables[-1][-1][-1] += data
-
-    def attributes(self, *names: str) -> list[str]:
-        return [value for _, given in self.tags for name, value in given.items() if name in names]
-
-    def charts(self) -> list[ElementTree.Element]:
-        prefix = "data:image/svg+xml;base64,"
-        return [
-            ElementTree.fromstring(base64.b64decode(uri[len(prefix) :]))
-            for uri in self.attributes("src")
-            if uri.startswith(prefix)
-        ]
-
-
-def written(folder: RunFolder) -> Page:
-    assert report.write(folder.path) == folder.report
-    return Page(folder)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +40,7 @@ def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
     links = page.attributes("src", "href", "srcset", "action", "style")
     assert links
-    assert all(link.startswith("data:image/") for link in links)
+    assert all(link.startswith(("data:image/", "#")) for link in links)
     assert "url(" not in page.source
     assert "@import" not in page.source
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page.attributes("content")
@@ -139,9 +81,8 @@ def test_hostile_settings_and_environment_are_only_text(fake_run: FakeRun) -> No
     folder.config.write_text(folder.config.read_text() + "# </pre><script>alert(1)</script>\n")
     page = written(folder)
     assert not {"script", "i", "u"} & {tag for tag, _ in page.tags}
-    assert "<b>x</b>" in page.sections["Environment"]
+    assert "<b>x</b>" in page.sections["Run"]
     assert '["<u>cpu</u>", null]' in page.sections["Environment"]
-    assert "2 (the run was resumed)" in page.sections["Cost"]
 
 
 def test_the_same_run_gives_the_same_bytes(fake_run: FakeRun, page: Page) -> None:
@@ -155,7 +96,8 @@ def test_the_same_run_gives_the_same_bytes(fake_run: FakeRun, page: Page) -> Non
 
 def test_the_numbers_are_those_of_the_result(page: Page) -> None:
     result = read_json(page.folder.result)
-    table = {row[0]: row[1] for row in page.tables[0][1:]}
+    (found,) = [table for table in page.tables if table[0][:2] == ["Output", "Top-1, %"] and len(table[0]) == 5]
+    table = {row[0]: row[1] for row in found[1:]}
     expected = {f"exit {k}": percent for k, percent in enumerate(result["exits"], start=1)}
     expected |= {"final": result["final"], "ensemble": result["ensemble"]}
     assert table == {name: f"{percent:.2f}" for name, percent in expected.items()}
@@ -165,14 +107,17 @@ def test_the_numbers_are_those_of_the_result(page: Page) -> None:
 
 
 def test_the_settings_are_given_word_for_word(page: Page) -> None:
-    assert page.folder.config.read_text() in page.sections[""]
+    assert page.folder.config.read_text() in page.sections["Run"]
 
 
 def test_a_plain_run_has_neither_exits_nor_soft_targets(fake_run: FakeRun) -> None:
     page = written(fake_run(exits=[]))
-    assert list(page.sections) == ["", "Accuracy", "Training", "Confusions", "Cost", "Environment"]
-    assert [row[0] for row in page.tables[0]] == ["Output", "final"]
-    assert not re.search(r"exit|ensemble|soft target", page.sections[""].split("Settings")[0])
+    assert list(page.sections) == [
+        *("", "Run", "Accuracy", "Training", "Confusion", "Mistakes", "Calibration", "Cost", "Environment")
+    ]
+    (table,) = [table for table in page.tables if table[0][0] == "Output" and len(table[0]) == 5]
+    assert [row[0] for row in table] == ["Output", "final"]
+    assert not re.search(r"exit|ensemble|soft target", page.sections[""])
 
 
 def changed(folder: RunFolder, change: Callable[[dict[str, Any]], None]) -> RunFolder:
@@ -249,7 +194,7 @@ def test_what_a_method_records_besides_is_drawn(fake_run: FakeRun) -> None:
     rows = [dict(row) | {"peer_kl": 0.5, "exit_1_hint": 0.25} for row in folder.read_rows()]
     folder.write_rows(rows)
     training = written(folder).sections["Training"]
-    assert "peer kl" in training
+    assert "Peer kl" in training
     assert "Part of the loss: hint" in training
 
 
@@ -273,11 +218,11 @@ def profiled(folder: RunFolder, **parts: tuple[float, int]) -> RunFolder:
 
 def test_where_the_time_went_is_shown_where_it_was_measured(fake_run: FakeRun, page: Page) -> None:
     title = "Where the time went"
-    assert title not in page.sections
+    assert title not in page.sections["Cost"]
     assert "rect" not in {tag for tag, _ in page.tags}
     folder = profiled(fake_run(), other=(40.0, 1), student=(90.0, 600), generator=(270.0, 1000))
     found = written(folder)
-    assert list(found.sections) == [*list(page.sections)[:-1], title, "Environment"]
+    assert list(found.sections) == list(page.sections)
     (table,) = [table for table in found.tables if table[0][0] == "Part"]
     assert table == [
         ["Part", "Seconds", "Share, %", "", "Calls", "ms a call"],
@@ -286,7 +231,8 @@ def test_where_the_time_went_is_shown_where_it_was_measured(fake_run: FakeRun, p
         ["other", "40.00", "10.0", "", "", ""],
     ]
     assert [given["width"] for tag, given in found.tags if tag == "rect"] == ["67.5", "22.5", "10.0"]
-    assert "Measured over 400.0 s." in found.sections[title]
+    assert title in found.sections["Cost"]
+    assert "Measured over 400.0 s." in found.sections["Cost"]
 
 
 def test_times_of_all_sittings_add_up_and_say_what_they_are_of(fake_run: FakeRun) -> None:
@@ -294,7 +240,7 @@ def test_times_of_all_sittings_add_up_and_say_what_they_are_of(fake_run: FakeRun
     folder.append_event("resume", command="metadistiller resume", environment={})
     folder.append_event("resume", command="metadistiller resume", environment={})
     found = written(profiled(folder, student=(40.0, 30)))
-    assert "Measured over 100.0 s of 372.4 s, in 2 of 3 sittings." in found.sections["Where the time went"]
+    assert "Measured over 100.0 s of 372.4 s, in 2 of 3 sittings." in found.sections["Cost"]
     (table,) = [table for table in found.tables if table[0][0] == "Part"]
     assert table[1:] == [["student", "100.00", "100.0", "", "40", "2,500.00"]]
 
@@ -302,7 +248,7 @@ def test_times_of_all_sittings_add_up_and_say_what_they_are_of(fake_run: FakeRun
 def test_a_hostile_part_is_only_text(fake_run: FakeRun) -> None:
     found = written(profiled(fake_run(), **{"<script>\x07": (1.0, 1)}))
     assert "script" not in {tag for tag, _ in found.tags}
-    assert "<script>\ufffd" in found.sections["Where the time went"]
+    assert "<script>\ufffd" in found.sections["Cost"]
 
 
 def test_a_folder_that_is_no_run_is_refused(fake_run: FakeRun) -> None:
@@ -340,6 +286,11 @@ def test_a_missing_file_is_named(fake_run: FakeRun, name: str) -> None:
         ("events.jsonl", '{"event": "epoch"}\n'),
         ("events.jsonl", '{"event": "finish"}\n'),
         ("config.yaml", "epochs: 3\n"),
+        ("config.yaml", "optim: {schedule: 3}\n"),
+        ("mistakes.json", '{"count": 5, "wrong": 1}'),
+        ("mistakes.json", '{"count": 5, "wrong": 6, "images": []}'),
+        ("outcomes.safetensors", "{}"),
+        ("early_exit.json", "{}"),
     ],
 )
 def test_a_damaged_file_is_named(fake_run: FakeRun, name: str, text: str) -> None:
@@ -357,6 +308,36 @@ def test_a_damaged_profile_is_named(fake_run: FakeRun, parts: Any) -> None:
     folder = fake_run()
     folder.append_event("profile", parts=parts)
     with pytest.raises(CheckpointError, match=r"events\.jsonl does not hold"):
+        report.write(folder.path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"png": "AAAA"},
+        {"label": 10},
+        {"answer": 10},
+        {"answer": 0},  # that is the label
+        {"confidence": 1.5},
+        {"label_share": -0.1},
+        {"exits": [{"answer": 3}]},
+        {"index": "first"},
+    ],
+)
+def test_a_damaged_mistake_is_named(fake_run: FakeRun, changed: dict[str, Any]) -> None:
+    folder = fake_run()
+    values = read_json(folder.mistakes)
+    values["images"][0] |= changed
+    write_json(folder.mistakes, values)
+    with pytest.raises(CheckpointError, match=r"mistakes\.json does not hold"):
+        report.write(folder.path)
+
+
+@pytest.mark.parametrize("of", [{"exits": [652]}, {"classes": ["a", "b"]}])
+def test_outputs_of_another_run_are_refused(fake_run: FakeRun, of: dict[str, Any]) -> None:
+    folder = fake_run()
+    fake_run(**of).outcomes.replace(folder.outcomes)
+    with pytest.raises(CheckpointError, match=r"outcomes\.safetensors does not hold.*evaluation\.json"):
         report.write(folder.path)
 
 

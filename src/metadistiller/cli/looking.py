@@ -172,13 +172,25 @@ def list_names(words: list[str]) -> None:
 
 
 def report(words: list[str]) -> None:
-    """Write the page of a run, or of a ledger, anew: metadistiller report RUN|EVIDENCE"""
+    """Write the page of a run, of several, or of a ledger, anew: metadistiller report RUN [RUN ...] [--out FILE]"""
     parser = parser_of(report)
-    parser.add_argument("folder", help="a finished run, or a folder with ledger.json")
+    parser.add_argument(
+        "folder", nargs="+", help="a finished run or several, a comparison, or a folder with ledger.json"
+    )
+    parser.add_argument(
+        "--out", help="a file that ends in .html; report.html in the folder, or beside several, otherwise"
+    )
     given = parse(parser, words)
     from .. import report as pages
 
-    if (Path(given.folder) / "ledger.json").exists():
-        print(pages.write_evidence(given.folder))
+    (first, *more) = given.folder
+    if more:
+        print(pages.write_several(given.folder, given.out))
+    elif (Path(first) / "ledger.json").exists():
+        if given.out:
+            raise ConfigError(f"the page of a ledger is README.md beside it; leave --out {given.out} out")
+        print(pages.write_evidence(first))
+    elif (Path(first) / "compare.json").exists():
+        print(pages.write_comparison(first, given.out))
     else:
-        print(pages.write(given.folder))
+        print(pages.write(first, given.out))

@@ -155,6 +155,7 @@ def _compare(words: list[str], signals: Signals) -> None:
         comparing.HEADINGS,
         [comparing.cells(row) for row in summary["rows"]],
     )
+    print(f"report: {out / 'report.html'}")
     print(out)
 
 

@@ -41,6 +41,7 @@ def train(
     *,
     watcher: Watcher,
     command: str,
+    changed: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = no_limit,
     interrupted: Callable[[], bool] = no_limit,
     profile: bool = False,
@@ -48,6 +49,8 @@ def train(
     """Train from wherever the folder's checkpoints are to the end; returns what result.json holds.
 
     Args:
+        command: for the record, as is
+        changed: by dotted name what was asked for that is not the default.
         stop: asked between two steps whether to save and stop; a sitting takes a step at least, and ends with an
             evaluation that has begun: what has little time, again and again, still comes to the end.
         interrupted: the same, for who cannot wait so long: asked before the first step and between batches of an
@@ -58,10 +61,10 @@ def train(
     """
     stopwatch = stopwatch_of(job.machine) if profile else None
     with keeping(stopwatch), timed(OTHER):
-        return _train(_Run(job, folder, watcher, stop, interrupted, stopwatch), command)
+        return _train(_Run(job, folder, watcher, stop, interrupted, stopwatch), command, changed or {})
 
 
-def _train(run: "_Run", command: str) -> dict[str, Any]:
+def _train(run: "_Run", command: str, changed: Mapping[str, Any]) -> dict[str, Any]:
     job, folder = run.job, run.folder
     progress = run.restore()
     begun = bool(progress.epoch or progress.step)
@@ -72,6 +75,7 @@ def _train(run: "_Run", command: str) -> dict[str, Any]:
         "resume" if begun else "start",
         environment=environment,
         command=command,
+        changed=dict(changed),
         epoch=progress.epoch,
         step=progress.step,
         seconds=run.seconds,
@@ -212,7 +216,10 @@ class _Run:
 
     def close_epoch(self, epoch: int, evaluation: Evaluation | None) -> None:
         """The event, the row, the checkpoint; in this order, so that a checkpoint never knows more than the table."""
-        row: dict[str, Any] = {"epoch": epoch, "lr": self.stepper.optimizers["student"].lr * self.stepper.factor(0)}
+        factor = self.stepper.factor(0)
+        rates = {name: optimizer.lr * factor for name, optimizer in self.stepper.optimizers.items()}
+        row: dict[str, Any] = {"epoch": epoch, "lr": rates.pop("student")}
+        row |= {f"{name}_lr": rate for name, rate in rates.items()}
         row |= self.stepper.means.means(self._where(epoch, self.steps - 1))
         if evaluation is not None:
             scores = zip(evaluation.names, evaluation.percent, strict=True)

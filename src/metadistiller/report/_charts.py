@@ -1,6 +1,7 @@
 """Drawing with matplotlib's objects, for pyplot keeps figures in a global; a chart is an SVG data: address.
 
-Charts stay on white in both colour schemes; titles and notes are HTML, where they wrap and can be selected.
+Charts have no ground of their own: the page turns their colours where it is dark, so no colour may be near that of both
+grounds. Titles and notes are HTML, where they wrap and can be selected.
 """
 
 import base64
@@ -48,6 +49,7 @@ NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 # Okabe and Ito's colours, which most colour-blind readers tell apart.
 EXIT_COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 FINAL_COLOUR, ENSEMBLE_COLOUR = "#222222", "#d55e00"
+ROW_COLOURS = (FINAL_COLOUR, "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 TRUE_ROW = "#ececec"
 PALE = 0.2  # opacity of a bar that is outlined
 
@@ -75,12 +77,18 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A named curve."""
+    """A named curve.
+
+    Attributes:
+        low, high: the ends of a band around it, one for each value; empty for none.
+    """
 
     name: str
     series: Series
     colour: str = FINAL_COLOUR
     dashes: str = "solid"
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +113,12 @@ def exit_colour(k: int) -> str:
     return EXIT_COLOURS[(k - 1) % len(EXIT_COLOURS)]
 
 
+def row_style(place: int) -> tuple[str, str]:
+    """Colour and dashes of one of several runs or methods, from 0."""
+    colour = ROW_COLOURS[place % len(ROW_COLOURS)]
+    return colour, ("solid", "dashed", "dotted", "dashdot")[place // len(ROW_COLOURS) % 4]
+
+
 def short(name: str, length: int = NAME_LENGTH) -> str:
     """The name with its middle left out where it is long; the end often tells classes apart."""
     half = length // 2
@@ -120,7 +134,7 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def _svg(width: float, height: float, draw: Callable[[Figure], None]) -> str:
+def svg(width: float, height: float, draw: Callable[[Figure], None]) -> str:
     """The chart that `draw` makes, width x height inches."""
     figure = Figure(figsize=(width, height))
     canvas = FigureCanvasSVG(figure)
@@ -164,6 +178,8 @@ def lines(
                 marker="o" if len(curve.series.epochs) <= MARKED_POINTS else "",
                 markersize=3,
             )
+            if curve.low:
+                axes.fill_between(curve.series.epochs, curve.low, curve.high, color=curve.colour, alpha=PALE, lw=0)
         axes.set(xlabel="epochs done", ylabel=unit, yscale=scale)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set_ylim(bottom=bottom)
@@ -172,13 +188,13 @@ def lines(
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
         if len(curves) > 1:
-            figure.legend(loc="outside upper left", ncols=3)
+            figure.legend(loc="outside upper left", ncols=3 if max(len(curve.name) for curve in curves) < 16 else 2)
 
     ends = ", ".join(f"{curve.name} ends at {curve.series.values[-1]:.4g}" for curve in curves)
     return Chart(
         title=title,
         note=note,
-        uri=_svg(4.3, 3.0, draw),
+        uri=svg(4.3, 3.0, draw),
         alt=f"Line chart over epochs: {title}. {ends}.",
     )
 
@@ -206,7 +222,7 @@ def bars(distributions: Sequence[Distribution], names: Sequence[str], *, true: i
     return Chart(
         title=title,
         note=note,
-        uri=_svg(1.9, 0.4 + 0.19 * len(names), draw),
+        uri=svg(1.9, 0.4 + 0.19 * len(names), draw),
         alt=f"Bar chart. {' '.join(told)}",
     )
 
@@ -264,6 +280,6 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], *, title: str,
     return Chart(
         title=title,
         note=note,
-        uri=_svg(5.0, 4.6, draw),
+        uri=svg(5.0, 4.6, draw),
         alt=f"{title}: {len(names)} by {len(names)} classes; the most confused pairs are in the table.",
     )

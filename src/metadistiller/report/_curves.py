@@ -8,6 +8,7 @@ from ._run import Run, Series
 
 PART = re.compile(r"(?:exit_(?P<k>\d+)|final)_(?P<part>\w+)")
 EXIT = re.compile(r"exit_(\d+)")
+RATE = re.compile(r"(\w+)_lr")
 TARGET = re.compile(r"target_(\d+)_(entropy|confidence|accuracy)")
 PLAIN_COLUMNS = ("lr", "loss", "test_loss", "final", "ensemble", "heldout_loss", "generator_gradient_norm")
 
@@ -30,7 +31,7 @@ def _by_exit(found: Iterable[tuple[int, Series]], name: str) -> list[Line]:
 
 def training(run: Run) -> list[Chart]:
     """Losses, accuracies, learning rate and speed."""
-    return [*_losses(run), *_accuracy(run), *_further(run), *_learning_rate(run), *_speed(run)]
+    return [*_losses(run), *_accuracy(run), *_further(run), *_learning_rates(run), *_speed(run)]
 
 
 def _losses(run: Run) -> list[Chart]:
@@ -67,26 +68,36 @@ def _accuracy(run: Run) -> list[Chart]:
 def _further(run: Run) -> list[Chart]:
     """Means that a method records and that no other chart shows."""
     return [
-        lines([Line(name=name, series=series)], title=name.replace("_", " "), unit="training mean")
+        lines([Line(name=name, series=series)], title=_further_title(name), unit="training mean")
         for name, series in run.series.items()
-        if name not in PLAIN_COLUMNS and not any(pattern.fullmatch(name) for pattern in (PART, EXIT, TARGET))
+        if name not in PLAIN_COLUMNS and not any(pattern.fullmatch(name) for pattern in (PART, EXIT, TARGET, RATE))
     ]
 
 
-def _learning_rate(run: Run) -> list[Chart]:
-    if "lr" not in run.series:
-        return []
-    series = run.series["lr"]
+def _further_title(column: str) -> str:
+    player, norm, rest = column.partition("_gradient_norm")
+    if norm and not rest:
+        return f"Norm of the gradient of the {player.replace('_', ' ')}"
+    return column.replace("_", " ").capitalize()
+
+
+def _learning_rates(run: Run) -> list[Chart]:
+    """A chart for each player: their rates are of different size."""
+    others = {match[1]: run.series[match[0]] for match in map(RATE.fullmatch, run.series) if match}
+    rates = ({"student": run.series["lr"]} if "lr" in run.series else {}) | others
+    return [_learning_rate(player, series, run.schedule, alone=len(rates) == 1) for player, series in rates.items()]
+
+
+def _learning_rate(player: str, series: Series, schedule: str, *, alone: bool) -> Chart:
     # Steps divide by the same number each time: on a log axis they are of equal height.
-    stepped = run.schedule == "step" and min(series.values) > 0
-    return [
-        lines(
-            [Line(name="learning rate", series=series)],
-            title="Learning rate",
-            unit="learning rate",
-            scale="log" if stepped and min(series.values) < max(series.values) else "linear",
-        )
-    ]
+    stepped = schedule == "step" and min(series.values) > 0
+    return lines(
+        [Line(name="learning rate", series=series)],
+        title="Learning rate" if alone else f"Learning rate of the {player.replace('_', ' ')}",
+        unit="learning rate",
+        note="At the first step of each epoch.",
+        scale="log" if stepped and min(series.values) < max(series.values) else "linear",
+    )
 
 
 def _speed(run: Run) -> list[Chart]:

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from metadistiller import outcomes
 from metadistiller.errors import CheckpointError
+from metadistiller.outcomes import chosen
 from metadistiller.records import RunFolder, read_json
 from metadistiller.timing import profile_of
 
-from ._run import Entropy, Epoch, Evaluation, Exhibit, Output, Result, Run, Series
+from ._judging import Judged, judge
+from ._run import Answer, Entropy, Epoch, Evaluation, Exhibit, Mistake, Mistakes, Output, Result, Run, Series, Sitting
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -54,15 +57,17 @@ def read(folder: RunFolder) -> Run:
         if not path.is_file():
             raise CheckpointError(f"{path} is not there; a finished run has one, so bring it back or train anew")
     with _parsing(folder.config):
-        schedule = str(folder.read_config()["optim"]["schedule"])
+        values = folder.read_config()
+        _check(isinstance(values["optim"]["schedule"], str), "optim.schedule is no word")
     with _parsing(folder.result):
         result = _result(read_json(folder.result))
     with _parsing(folder.evaluation):
         evaluation = _evaluation(read_json(folder.evaluation))
     _check_agreement(folder, result, evaluation)
+    num_classes = len(evaluation.classes)
     with _parsing(folder.soft_targets):
-        values = read_json(folder.soft_targets)
-        exhibits, entropy = read_exhibits(values, num_classes=len(evaluation.classes)), read_entropy(values)
+        told = read_json(folder.soft_targets)
+        exhibits, entropy = read_exhibits(told, num_classes=num_classes), read_entropy(told)
     with _parsing(folder.results):
         series = _series(folder.read_rows())
     with _parsing(folder.events):
@@ -71,19 +76,33 @@ def read(folder: RunFolder) -> Run:
         # A resumed run does its last epochs again; what was timed last is what the results hold.
         timed = {event["epoch"]: _epoch(event) for event in events if event["event"] == "epoch"}
         profile = profile_of(events)
-        command, environment = str(starts[-1]["command"]), dict(starts[-1]["environment"])
+        # Sittings before the first that says it are of an older version; all say the same.
+        said = [dict(event["changed"]) for event in starts if "changed" in event]
+        environment = dict(starts[-1]["environment"])
+        sittings = tuple(
+            Sitting(
+                command=printable(str(event["command"])),
+                epoch=int(event.get("epoch", 0)),
+                step=int(event.get("step", 0)),
+            )
+            for event in starts
+        )
     return Run(
+        name=printable(folder.path.resolve().name),
         settings=folder.config.read_text(encoding="utf-8"),
-        schedule=schedule,
+        values=values,
+        changed=said[0] if said else None,
         result=result,
         evaluation=evaluation,
         exhibits=exhibits,
         entropy=entropy,
+        mistakes=_mistakes(folder, num_classes=num_classes),
+        judged=_judged(folder, evaluation),
+        early_exit=_early_exit(folder, evaluation),
         series=series,
         epochs=tuple(timed[epoch] for epoch in sorted(timed)),
-        command=printable(command),
         environment=environment,
-        sittings=len(starts),
+        sittings=sittings,
         profile=profile,
     )
 
@@ -93,6 +112,7 @@ def _result(values: Any) -> Result:
         method=printable(values["method"]),
         network=printable(values["network"]),
         data=printable(values["data"]),
+        seed=int(values["seed"]) if "seed" in values else None,
         epochs=int(values["epochs"]),
         exits=tuple(float(percent) for percent in values["exits"]),
         final=float(values["final"]),
@@ -127,12 +147,68 @@ def _check_agreement(folder: RunFolder, result: Result, evaluation: Evaluation) 
             )
 
 
+def _mistakes(folder: RunFolder, *, num_classes: int) -> Mistakes | None:
+    if not folder.mistakes.exists():
+        return None
+
+    def answer(values: Any) -> Answer:
+        found = Answer(answer=int(values["answer"]), confidence=float(values["confidence"]))
+        _check(0 <= found.answer < num_classes and 0 <= found.confidence <= 1, "an answer is out of range")
+        return found
+
+    with _parsing(folder.mistakes):
+        values = read_json(folder.mistakes)
+        images = tuple(
+            Mistake(
+                png=_png(image["png"]),
+                index=int(image["index"]),
+                label=int(image["label"]),
+                label_share=float(image["label_share"]),
+                final=answer(image),
+                exits=tuple(map(answer, image["exits"])),
+            )
+            for image in values["images"]
+        )
+        found = Mistakes(count=int(values["count"]), wrong=int(values["wrong"]), images=images)
+        _check(len(images) <= found.wrong <= found.count, f"{found.wrong} of {found.count} images are wrong")
+        _check(all(0 <= image.label < num_classes for image in images), "a label is out of range")
+        _check(all(image.label != image.final.answer for image in images), "an answer is the label")
+        _check(all(0 <= image.label_share <= 1 for image in images), "a share is out of range")
+    return found
+
+
+def _judged(folder: RunFolder, evaluation: Evaluation) -> Judged | None:
+    if not folder.outcomes.exists():
+        return None
+    found = outcomes.read(folder.outcomes)
+    with _parsing(folder.outcomes):
+        shape = (found.num_outputs, found.logits.shape[2], found.total)
+        # The ensemble is no output of its own.
+        wanted = (len(evaluation.outputs) - 1, len(evaluation.classes), evaluation.count)
+        _check(shape == wanted, f"outputs, classes and images are {shape}, in {folder.evaluation.name} {wanted}")
+        return judge(found)
+
+
+def _early_exit(folder: RunFolder, evaluation: Evaluation) -> chosen.EarlyExit | None:
+    if not folder.early_exit.exists():
+        return None
+    found = chosen.read(folder.early_exit)
+    with _parsing(folder.early_exit):
+        wanted = len(evaluation.outputs) - 1
+        _check(len(found.policy.temperatures) == wanted, f"it is not of {wanted} outputs")
+    return found
+
+
+def _png(text: Any) -> str:
+    png = base64.b64decode(text, validate=True)
+    _check(png.startswith(PNG_SIGNATURE), "an image is not PNG")
+    return base64.b64encode(png).decode()
+
+
 def read_exhibits(values: Any, *, num_classes: int) -> tuple[Exhibit, ...]:
     """From what soft_targets.json holds. Raises: KeyError, TypeError, ValueError where it does not."""
     exhibits = []
     for image in values["images"]:
-        png = base64.b64decode(image["png"], validate=True)
-        _check(png.startswith(PNG_SIGNATURE), "an image is not PNG")
         final = tuple(float(share) for share in image["final"])
         # A run from before they were recorded has no "exits" and no "index".
         targets, exits = (
@@ -144,7 +220,7 @@ def read_exhibits(values: Any, *, num_classes: int) -> tuple[Exhibit, ...]:
         _check(0 <= int(image["label"]) < num_classes, f"label is {image['label']}")
         exhibits.append(
             Exhibit(
-                png=base64.b64encode(png).decode(),
+                png=_png(image["png"]),
                 index=int(image["index"]) if "index" in image else None,
                 label=int(image["label"]),
                 targets=targets,

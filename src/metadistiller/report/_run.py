@@ -1,9 +1,13 @@
 """A finished run as plain values: what the page is made of."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from metadistiller.outcomes.chosen import EarlyExit
 from metadistiller.timing import Profile
+
+from ._judging import Judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,59 @@ class Entropy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an output says of an image: the index of a class, and its probability."""
+
+    answer: int
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A test image whose final answer is wrong.
+
+    Attributes:
+        png: base64.
+        index: its place in the test set.
+        label: index of the true class.
+        label_share: the probability that the final output has for it.
+        final: the wrong answer.
+        exits: of each early exit, shallow first; empty for a method without.
+    """
+
+    png: str
+    index: int
+    label: int
+    label_share: float
+    final: Answer
+    exits: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistakes:
+    """The most certain of the wrong answers.
+
+    Attributes:
+        count: test images that were looked at.
+        wrong: how many of them the final output puts wrong.
+        images: the most certain first.
+    """
+
+    count: int
+    wrong: int
+    images: tuple[Mistake, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sitting:
+    """Training from a start or a resume on: the command, and how many epochs and further steps were done before."""
+
+    command: str
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Epoch:
     """What an epoch cost; `objectives` names the players that were trained in it."""
 
@@ -97,11 +154,14 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """result.json; accuracies in percent, `exits` shallow first and without the final one."""
+    """result.json; accuracies in percent, `exits` shallow first and without the final one. `seed` is None in a run from
+    before it was written.
+    """
 
     method: str
     network: str
     data: str
+    seed: int | None
     epochs: int
     exits: tuple[float, ...]
     final: float
@@ -112,21 +172,40 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything the page shows; `settings` is config.yaml word for word, `schedule` the learning rate's.
+    """Everything the page shows.
 
-    `entropy` is None in a run from before it was recorded; so are the outputs of the exits in `exhibits` then.
-    `profile` is None where nobody asked for it.
+    Attributes:
+        name: of the folder.
+        settings: config.yaml word for word.
+        values: the same, read.
+        changed: the settings that were asked for, by dotted name; None in a run from before they were recorded.
+        entropy: None in a run from before it was recorded; so are the outputs of the exits in `exhibits` then.
+        mistakes, judged: None in a run from before there was mistakes.json, or outcomes.safetensors.
+        early_exit: None where nobody has calibrated.
+        series: columns of results.csv by name.
+        environment: of the last sitting.
+        sittings: in order, at least one.
+        profile: None where nobody asked for it.
     """
 
+    name: str
     settings: str
-    schedule: str
+    values: Mapping[str, Any]
+    changed: Mapping[str, Any] | None
     result: Result
     evaluation: Evaluation
     exhibits: tuple[Exhibit, ...]
     entropy: Entropy | None
-    series: dict[str, Series]
+    mistakes: Mistakes | None
+    judged: Judged | None
+    early_exit: EarlyExit | None
+    series: Mapping[str, Series]
     epochs: tuple[Epoch, ...]
-    command: str
-    environment: dict[str, Any]
-    sittings: int
+    environment: Mapping[str, Any]
+    sittings: tuple[Sitting, ...]
     profile: Profile | None
+
+    @property
+    def schedule(self) -> str:
+        """The learning rate's."""
+        return str(self.values["optim"]["schedule"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from ._judging import scale
 from ._reading import printable
 from ._run import Evaluation, Run
 
@@ -122,6 +123,28 @@ def most_confused(evaluation: Evaluation, *, limit: int = 10) -> list[Confusion]
     ]
 
 
+@dataclass(frozen=True)
+class OfClass:
+    """How one class fares: images of it, how many are right, and what the wrong ones are mostly taken for."""
+
+    name: str
+    images: int
+    share: Accuracy
+    taken_for: str
+
+
+def by_class(evaluation: Evaluation) -> list[OfClass]:
+    """Those with test images, the worst first; ties in the order of the classes."""
+    found = []
+    for true, row in enumerate(evaluation.confusion):
+        wrong = [images if predicted != true else 0 for predicted, images in enumerate(row)]
+        most = max(range(len(row)), key=wrong.__getitem__)
+        if sum(row):
+            taken_for = f"{evaluation.classes[most]} ({wrong[most]})" if wrong[most] else "–"
+            found.append(OfClass(evaluation.classes[true], sum(row), accuracy(row[true], sum(row)), taken_for))
+    return sorted(found, key=lambda each: float(each.share.percent))
+
+
 def cost(run: Run) -> list[tuple[str, str]]:
     rows = [("Training time", duration(run.result.seconds))]
     kinds = dict.fromkeys(epoch.objectives for epoch in run.epochs)
@@ -137,11 +160,17 @@ def cost(run: Run) -> list[tuple[str, str]]:
                 f"{len(same)}, each {duration(seconds)} at {rate:,.0f} images/s (medians)",
             )
         )
-    if run.result.peak_memory_mb is not None:
-        rows.append(("Peak memory", f"{run.result.peak_memory_mb:,.0f} MB"))
-    if run.sittings > 1:
-        rows.append(("Sittings", f"{run.sittings} (the run was resumed)"))
+    rows.append(("Peak memory", f"{run.result.peak_memory_mb:,.0f} MB"))
+    if run.judged:
+        factor, letter = scale(run.judged.macs)
+        rows.append(("The plain network, one image", f"{run.judged.macs / factor:.3g} {letter}MACs"))
     return rows
+
+
+def pace(run: Run) -> float:
+    """Images of training a second, the median over epochs; 0 where none was measured."""
+    measured = [epoch.images_per_second for epoch in run.epochs if epoch.images_per_second > 0]
+    return median(measured) if measured else 0.0
 
 
 @dataclass(frozen=True)
@@ -167,11 +196,12 @@ def times(run: Run) -> Times | None:
 
 
 def environment(run: Run) -> list[tuple[str, str]]:
-    return [("command", run.command), *((str(key), _plain(value)) for key, value in run.environment.items())]
+    return [(printable(str(key)), told(value)) for key, value in run.environment.items()]
 
 
-def _plain(value: Any) -> str:
-    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+def told(value: Any) -> str:
+    """A value as a person reads it: words as they are, all else as JSON."""
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def duration(seconds: float) -> str:
