@@ -271,7 +271,7 @@ def test_outcomes_of_another_network_are_not_taken(copied: Path, without_exits: 
 
 
 def test_names_are_only_text(tmp_path: Path) -> None:
-    strange = '<b onclick="x">$a_b$&amp;'
+    strange = '<b onclick="x">$a_b$&amp;\u202e'
     for name, number in itertools.product((strange, "dog"), range(6)):
         place = tmp_path / "data" / name / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -286,6 +286,7 @@ def test_names_are_only_text(tmp_path: Path) -> None:
     for page in shown:
         assert "<b onclick" not in page
         assert '"><i>' not in page
+        assert "\u202e" not in page
     assert any("&lt;b onclick" in page for page in shown)
 
 

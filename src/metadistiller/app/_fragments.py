@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from ..outcomes.policy import Policy, Simulated
 from ._shown import Answer, Output, Shown
@@ -16,12 +17,19 @@ _OWN, _TAUGHT = 4, 2  # classes that are shown for what an output says, and for 
 _WIDTH, _HEIGHT = 420, 240  # of the chart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 14, 40  # its margins
 
+
+def printable(text: str) -> str:
+    """With U+FFFD for every character that cannot be printed, such as one that turns the direction of what follows."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
 _PAGES = Environment(
     loader=PackageLoader("metadistiller", "app"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
 )
 
 

@@ -67,7 +67,9 @@ def build(runs: Sequence[Shown], threshold: float) -> "gradio.Blocks":
     pages = Pages(runs)
     exits = any(run.num_exits for run in runs)
     private = functools.partial(_listen, api_visibility="private", show_progress="minimal")
-    page: gradio.Blocks = gr.Blocks(title=" and ".join(run.name for run in runs), analytics_enabled=False)
+    page: gradio.Blocks = gr.Blocks(
+        title=html.printable(" and ".join(run.name for run in runs)), analytics_enabled=False
+    )
     with page:
         found = gr.State([])
         gr.HTML(html.head(runs))
@@ -91,7 +93,10 @@ def build(runs: Sequence[Shown], threshold: float) -> "gradio.Blocks":
                     file = gr.File(label="A picture", file_types=SUFFIXES, height=130, elem_id="picture")
                     gr.HTML("<p class='md-soft'>or one of the test images:</p>")
                     gallery = gr.Gallery(
-                        [(thumbnail(pixels, _THUMBNAIL), runs[0].classes[label]) for label, pixels in runs[0].examples],
+                        [
+                            (thumbnail(pixels, _THUMBNAIL), html.printable(runs[0].classes[label]))
+                            for label, pixels in runs[0].examples
+                        ],
                         show_label=False,
                         columns=4,
                         height="auto",

@@ -153,7 +153,9 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in _KINDS:
             raise UnknownName("tracker", name, TRACKERS)
         kind = _KINDS[name]
-        if find_spec(kind.package) is None:
+        found = find_spec(kind.package)
+        # A folder of that name here, such as wandb itself makes, is a package to Python too: one without an origin.
+        if found is None or found.origin is None:
             raise ConfigError(
                 f"--track {name} needs the package {kind.package}, which is not installed: {kind.install}"
             )
@@ -225,7 +227,8 @@ class Tracking(AbstractContextManager["Tracking"]):
             self._tracker = None
             with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
                 tracker.finish()
-            self._say(f"{self._name} gets nothing more, training goes on: {type(error).__name__}: {error}")
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self._say(f"{self._name} gets nothing more, training goes on: {reason}")
 
 
 class _Nobody:
