@@ -1,7 +1,7 @@
 """Every CIFAR network of the paper, at full size, in every format: do the files answer as the network does?
 
 Usage:
-    python benchmarks/export_parity.py CIFAR100 [--images 64] [--networks A,B] [--formats A,B] [--with FILE]
+    python benchmarks/export_parity.py CIFAR100 [--images 64] [--networks A,B] [--formats A,B] [--with FILE] > out.json
 
 Not a measurement of accuracy: weights are the initial ones, and batch statistics those of training images, which is
 what a graph is most easily wrong about. Each file is written, read back and asked the same test images as the network
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("root")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--formats", default=",".join(formats()))
+    parser.add_argument("--formats", default=",".join(name for name, each in formats().items() if each.suffix))
     parser.add_argument("--with", dest="earlier")
     given = parser.parse_args()
     torch.manual_seed(0)

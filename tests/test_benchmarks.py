@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from metadistiller.config import Choice
+from metadistiller.data import Augment, Dataset, ImageSet
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -224,3 +225,28 @@ def test_what_reliability_py_says_it_measures_is_what_it_does() -> None:
     reliability = script("reliability")
     assert sorted(reliability.SLOWEST) == sorted(reliability.FIGURES)
     assert all(f"\n    {name} " in reliability.__doc__ for name in reliability.FIGURES)
+
+
+# export_parity.py
+
+
+def test_every_network_has_a_row_for_each_format_that_says_whether_it_passes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parity = script("export_parity")
+    drawn = torch.Generator().manual_seed(0)
+    images = ImageSet(torch.randint(256, (100, 3, 32, 32), dtype=torch.uint8, generator=drawn), torch.arange(100))
+    dataset = Dataset(
+        name="noise",
+        train=images,
+        test=images,
+        classes=tuple(map(str, range(100))),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.3, 0.3, 0.3),
+        augment=Augment(),
+        source="noise",
+    )
+    [row] = parity.rows_of("wrn10_1", dataset, ["safetensors"], 4)
+    assert json.loads(capsys.readouterr().err) == row
+    assert (row["passes"], row["gap"], row["images"], row["size"]) == (True, 0, 4, 32)
+    assert row["bytes"] > 4 * 70_000

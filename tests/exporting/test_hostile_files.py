@@ -131,6 +131,13 @@ def test_a_pickle_in_a_program_is_not_loaded(exports: Mapping[str, Exported], im
     assert not struck.exists()
 
 
+def test_what_runs_a_file_is_called_on_our_own_only() -> None:
+    """In torch_program.py on what was written just now, and nowhere else."""
+    package = Path(metadistiller.__file__).parent
+    calling = [path.name for path in package.rglob("*.py") if "torch.export.load(" in path.read_text(encoding="utf-8")]
+    assert sorted(calling) == ["_card.py", "torch_program.py"]  # the card shows it to whoever got the file
+
+
 def config_of(source: Path) -> dict[str, dict[str, dict[str, object]]]:
     with zipfile.ZipFile(source) as archive:
         name = next(each for each in archive.namelist() if each.endswith("model_weights_config.json"))

@@ -234,13 +234,13 @@ def _safetensors(name: str, shipped: Shipped) -> str:
 
 def _stages(name: str, shipped: Shipped) -> str:
     lines = [
-        "import json",
+        "import json, pathlib",
         "import numpy as np, onnxruntime",
         "from PIL import Image, ImageOps",
         "",
         *_picture(shipped),
         f"folder = {name}",
-        'table = json.load(open(f"{folder}/early_exit.json"))',
+        'table = json.loads(pathlib.Path(folder, "early_exit.json").read_text())',
         "rows = np.array(picture).transpose(2, 0, 1)[None]",
         'for stage, temperature, threshold in zip(table["stages"], table["temperatures"], [*table["thresholds"], 0]):',
         """    session = onnxruntime.InferenceSession(f"{folder}/{stage['file']}")""",
