@@ -17,9 +17,9 @@ from .engine.export import (
     quantise_network,
     with_policy,
 )
-from .errors import CheckpointError, ConfigError
+from .outcomes import chosen
 from .outcomes.policy import Policy
-from .records import RunFolder, read_json
+from .records import RunFolder
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,4 @@ def _told(quantised: Quantised) -> report.ShippedInt8:
 
 def _calibrated(folder: RunFolder) -> Policy | None:
     """What `metadistiller calibrate` chose; None where it was not asked. Raises: CheckpointError."""
-    if not folder.early_exit.exists():
-        return None
-    values = read_json(folder.early_exit)
-    try:
-        return Policy(temperatures=tuple(values["temperatures"]), thresholds=tuple(values["thresholds"]))
-    except (ConfigError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder.early_exit} cannot be used: {error}; calibrate the run again") from None
+    return chosen.read(folder.early_exit).policy if folder.early_exit.exists() else None

@@ -28,6 +28,7 @@ Captured = pytest.CaptureFixture[str]
 NOT_RUN = {
     ("index.md", "fetches published weights"),
     ("data.md", "fetches a data set"),
+    ("exporting.md", "needs an account at the hub"),
     ("networks.md", "measures every network; tests/members/test_network_sizes.py holds the page to it"),
     ("ranks.md", "needs several GPUs and machines; tests/parallel runs several processes"),
 }

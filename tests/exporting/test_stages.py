@@ -20,6 +20,8 @@ from metadistiller.engine.export import open_network, with_policy
 from metadistiller.engine.export.onnx_stages import TABLE
 from metadistiller.errors import CheckpointError, ConfigError
 from metadistiller.exporting import Exported
+from metadistiller.outcomes import chosen
+from metadistiller.outcomes.chosen import EarlyExit, HeldOut, Row, Target
 from metadistiller.outcomes.policy import Policy, uniform
 
 
@@ -105,12 +107,21 @@ def test_what_a_run_was_calibrated_to_goes_along(
 
     monkeypatch.setattr(exporting, "export_network", written)
     copied = Path(shutil.copytree(run, tmp_path / "run"))
-    chosen = {"temperatures": [1.5, 1.0, 2.0, 1.0], "thresholds": [0.6, None, 0.75]}
-    (copied / "early_exit.json").write_text(json.dumps(chosen))
+    policy = Policy(temperatures=(1.5, 1.0, 2.0, 1.0), thresholds=(0.6, None, 0.75))
+    row = Row(name="", policy=None, accuracy=50, loss=None, interval=None, macs=1, saved=0, left=(1, 2, 3, 4))
+    calibrated = EarlyExit(
+        target=Target(max_loss=0.5),
+        held_out=HeldOut(share=0.5, chosen_on=5, measured_on=5, told=""),
+        policy=policy,
+        measured=(row, row),
+        proved={"images": 5, "same": 5},
+    )
+    chosen.write(calibrated, copied / "early_exit.json")
     exporting.export(copied, format="onnx-stages")
     table = json.loads((copied / "exported-stages" / TABLE).read_text())
-    assert {key: table[key] for key in chosen} == chosen
-    (copied / "early_exit.json").write_text(json.dumps({**chosen, "thresholds": [2, None, 0.75]}))
+    assert (table["temperatures"], table["thresholds"]) == ([1.5, 1.0, 2.0, 1.0], [0.6, None, 0.75])
+    damaged = json.loads((copied / "early_exit.json").read_text()) | {"thresholds": [2, None, 0.75]}
+    (copied / "early_exit.json").write_text(json.dumps(damaged))
     with pytest.raises(CheckpointError, match="threshold is 2"):
         exporting.export(copied, format="onnx-stages")
 
