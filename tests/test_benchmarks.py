@@ -250,3 +250,17 @@ def test_every_network_has_a_row_for_each_format_that_says_whether_it_passes(
     assert json.loads(capsys.readouterr().err) == row
     assert (row["passes"], row["gap"], row["images"], row["size"]) == (True, 0, 4, 32)
     assert row["bytes"] > 4 * 70_000
+
+
+def test_early_exit_tells_what_was_saved(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    latency = importlib.import_module("metadistiller.engine.latency")
+    monkeypatch.setattr(latency, "FEWEST", 1)
+    monkeypatch.setattr(latency, "SECONDS", 0.0)
+    monkeypatch.setattr(sys, "argv", ["early_exit.py", "--quick", "--json", "--max-loss", "50"])
+    script("early_exit").main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    plain, ours = found["rows"][:2]
+    assert (plain["saved"], plain["time"]) == (0, {"1": 1, "32": 1, "256": 1})
+    assert ours["saved"] == pytest.approx(100 * (1 - ours["macs"] / plain["macs"]), rel=1e-2)
+    assert ours["time"].keys() == plain["time"].keys()
+    assert found["run"]["network"] == "resnet18"

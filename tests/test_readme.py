@@ -44,7 +44,18 @@ def test_every_command_shown_is_understood(line: str, tmp_path: Path, monkeypatc
         assert int(given["--seeds"]) > 0
         for row in given["--methods"].split(","):
             assert cli.training._with_method([], row, lambda parser: None).method.name == row.partition(":")[0]
-    elif words[0] in ("resume", "evaluate", "figure3", "export", "push", "report", "predict", "check", "app"):
+    elif words[0] in (
+        "resume",
+        "evaluate",
+        "figure3",
+        "export",
+        "push",
+        "report",
+        "predict",
+        "check",
+        "app",
+        "calibrate",
+    ):
         # The image there is empty, which is what check is for.
         assert cli.main(words) == 1
     elif words[0] == "reproduce":
