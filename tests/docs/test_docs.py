@@ -28,7 +28,9 @@ Captured = pytest.CaptureFixture[str]
 NOT_RUN = {
     ("index.md", "fetches published weights"),
     ("data.md", "fetches a data set"),
+    ("exporting.md", "uploads to the hub"),
     ("networks.md", "measures every network; tests/members/test_network_sizes.py holds the page to it"),
+    ("tracking.md", "wandb is in no extra"),
     ("ranks.md", "needs several GPUs and machines; tests/parallel runs several processes"),
 }
 # Files that a page shows, and the packages that they belong to.
@@ -249,6 +251,12 @@ def test_every_equation_names_the_function_that_it_is() -> None:
         functions = [name for name in spans(text) if "." in name and callable(resolved(name))]
         # Eq. 6 is what the others stand in for.
         assert bool(functions) == (title != "Eq. 6"), title
+
+
+def test_the_report_has_the_sections_that_its_page_explains(world: Path) -> None:
+    page = (world / "runs" / "a" / "report.html").read_text(encoding="utf-8")
+    explained = re.findall(r"^## (.*)$", read("report.md"), flags=re.MULTILINE)
+    assert [*re.findall(r"<h2>(.*?)</h2>", page), "Several runs"] == explained
 
 
 def test_every_extra_is_explained() -> None:
