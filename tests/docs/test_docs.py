@@ -196,7 +196,7 @@ FOREIGN = {"--max-restarts", "--nproc-per-node", "--dist-bn", "--only"}
 def test_commands_and_options_inside_sentences_exist(page: str, helps: dict[str, str]) -> None:
     known = {*options_of_members(), *FOREIGN, "--debug", "--version"}
     for said in helps.values():
-        known |= set(re.findall(r"--[\w.]+", said))
+        known |= set(re.findall(r"--[\w.-]+", said))
     for code in spans(read(page)):
         words = re.split(r"[\s=]+", code)
         if words[0] == "python" and words[1:2] and words[1].endswith(".py"):
