@@ -30,6 +30,7 @@ NOT_RUN = {
     ("data.md", "fetches a data set"),
     ("exporting.md", "needs an account at the hub"),
     ("networks.md", "measures every network; tests/members/test_network_sizes.py holds the page to it"),
+    ("tracking.md", "wandb is in no extra"),
     ("ranks.md", "needs several GPUs and machines; tests/parallel runs several processes"),
 }
 # Files that a page shows, and the packages that they belong to.
@@ -81,7 +82,8 @@ def test_a_page_runs_from_top_to_bottom(
         monkeypatch.setattr(
             import_module(package), "__path__", [*import_module(package).__path__, str(Path(folder).resolve())]
         )
-    namespace: dict[str, object] = {"__name__": "page"}
+    # What a page calls images, without saying where they are from, is a batch as the digits are.
+    namespace: dict[str, object] = {"__name__": "page", "images": torch.randn(4, 3, 32, 32)}
     before = set(sys.modules)
     try:
         for block in blocks(text, page):
@@ -115,6 +117,8 @@ def done(words: list[str], where: str) -> None:
         # Several seeds are one seed several times.
         short = [("1" if before == "--seeds" else word) for before, word in zip(["", *words], words, strict=False)]
         torch.manual_seed(0)
+        if words[1] == "calibrate" and "--no-latency" not in words:
+            short.append("--no-latency")
         if words[1] == "resume":
             # Short runs are over before anything could interrupt them.
             (Path(words[2]) / "result.json").unlink()
@@ -195,7 +199,7 @@ FOREIGN = {"--max-restarts", "--nproc-per-node", "--dist-bn", "--only"}
 def test_commands_and_options_inside_sentences_exist(page: str, helps: dict[str, str]) -> None:
     known = {*options_of_members(), *FOREIGN, "--debug", "--version"}
     for said in helps.values():
-        known |= set(re.findall(r"--[\w.]+", said))
+        known |= set(re.findall(r"--[\w.-]+", said))
     for code in spans(read(page)):
         words = re.split(r"[\s=]+", code)
         if words[0] == "python" and words[1:2] and words[1].endswith(".py"):
@@ -250,6 +254,12 @@ def test_every_equation_names_the_function_that_it_is() -> None:
         functions = [name for name in spans(text) if "." in name and callable(resolved(name))]
         # Eq. 6 is what the others stand in for.
         assert bool(functions) == (title != "Eq. 6"), title
+
+
+def test_the_report_has_the_sections_that_its_page_explains(world: Path) -> None:
+    page = (world / "runs" / "a" / "report.html").read_text(encoding="utf-8")
+    explained = re.findall(r"^## (.*)$", read("report.md"), flags=re.MULTILINE)
+    assert [*re.findall(r"<h2>(.*?)</h2>", page), "Several runs"] == explained
 
 
 def test_every_extra_is_explained() -> None:

@@ -141,6 +141,8 @@ def shorten(monkeypatch: pytest.MonkeyPatch, *, reports: bool = False) -> None:
     monkeypatch.setattr(settings, "parse", parsed)
     monkeypatch.setattr(assemble, "train", trained)
     monkeypatch.setattr(assemble, "load_data", loaded)
+    # The page would be served until somebody ends it; tests/browser does that.
+    monkeypatch.setattr("metadistiller.app.serve", lambda runs, **_: [RunFolder.open(run) for run in runs])
     if not reports:
         monkeypatch.setattr(assemble, "report", Drawn())
     for module in (compare, reproduce):
