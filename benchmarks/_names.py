@@ -45,13 +45,13 @@ TAGS = frozenset(
     (
         *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "details", "summary", "pre"),
         *("div", "table", "thead", "tbody", "tr", "th", "td", "caption", "figure", "figcaption", "b", "span", "img"),
-        *("svg", "rect", "code"),
+        *("svg", "rect", "code", "header", "nav", "ul", "li", "a", "section", "strong"),
     )
 )
 ATTRIBUTES = frozenset(
     (
         *("lang", "charset", "http-equiv", "content", "name", "class", "src", "alt", "scope", "viewbox"),
-        *("preserveaspectratio", "aria-hidden", "width", "height"),
+        *("preserveaspectratio", "aria-hidden", "aria-label", "width", "height", "href", "id", "tabindex"),
     )
 )
 WRITTEN = frozenset(
@@ -71,6 +71,7 @@ class Page(HTMLParser):
     tags: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
     uris: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
 
@@ -83,6 +84,7 @@ class Page(HTMLParser):
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
         self.uris += [value or "" for name, value in attrs if name == "src"]
+        self.links += [value or "" for name, value in attrs if name == "href"]
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
@@ -169,6 +171,7 @@ def _of_the_page(run: RunFolder, names: tuple[str, ...]) -> Iterator[tuple[str, 
     yield "no attribute but the template's", _unlike(page.attributes, ATTRIBUTES)
     yield "nothing else than elements and text", str(page.other) if page.other else None
     yield "pictures are inside", next((uri for uri in page.uris if not uri.startswith("data:image/")), None)
+    yield "links lead to its own sections", next((link for link in page.links if not link.startswith("#")), None)
     shown = "".join(page.text)
     turned = [name for name in names if not name.isprintable() and name in shown]
     yield "no name that turns or breaks lines", str(turned) if turned else None

@@ -141,7 +141,7 @@ def test_what_was_calibrated_is_shown_as_it_was_measured(fake_run: FakeRun) -> N
         ["plain network", "85.00", "–", "4,000,000", "0.0", "2.00 (1.00 ×)"],
         ["early <b>exit</b>", "84.80", "+0.20 (-0.10 to +0.50)", "1,000,000", "75.0", "1.00 (0.50 ×)"],
     ]
-    assert any("calibrated 84.80 % at 1 MMACs" in alt for alt in page.attributes("alt"))
+    assert any("calibrated 85.10 % at 1 MMACs" in alt for alt in page.attributes("alt"))
     chosen.write(
         replace(found, policy=Policy(temperatures=(1.0, 1.0), thresholds=(0.5,)), measured=()), folder.early_exit
     )

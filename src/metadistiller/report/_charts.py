@@ -15,10 +15,12 @@ from typing import Literal
 
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import PowerNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import Bbox
 
 from ._run import Series
 
@@ -137,12 +139,26 @@ def drawing() -> Iterator[None]:
 def svg(width: float, height: float, draw: Callable[[Figure], None]) -> str:
     """The chart that `draw` makes, width x height inches."""
     figure = Figure(figsize=(width, height))
-    canvas = FigureCanvasSVG(figure)
     draw(figure)
+    settle(figure)
     buffer = io.BytesIO()
     # Figure.savefig would draw everything twice.
-    canvas.print_svg(buffer, metadata=NO_METADATA)  # type: ignore[no-untyped-call]
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=NO_METADATA)  # type: ignore[no-untyped-call]
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def settle(figure: Figure) -> None:
+    """Find the places of everything, once, and round them.
+
+    The solver's last bits depend on addresses in memory, and the names in an SVG file on these bits.
+    """
+    FigureCanvasAgg(figure)
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(Bbox.from_extents(*(round(end, 6) for end in axes.get_position(original=True).extents)))
 
 
 def lines(

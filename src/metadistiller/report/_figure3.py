@@ -20,12 +20,11 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Patch
-from matplotlib.transforms import Bbox
 
 from metadistiller.config import require
 from metadistiller.errors import ConfigError
 
-from ._charts import FINAL_COLOUR, NO_METADATA, PALE, TRUE_ROW, draw_bars, drawing, exit_colour, short
+from ._charts import FINAL_COLOUR, NO_METADATA, PALE, TRUE_ROW, draw_bars, drawing, exit_colour, settle, short
 from ._exhibits import Rows, Stage, rows_of, stages_of
 from ._reading import printable, read_entropy, read_exhibits
 from ._run import Entropy, Exhibit
@@ -84,22 +83,8 @@ def _figure(exhibits: Sequence[Exhibit], entropy: Entropy, classes: Sequence[str
         for column, stage in enumerate(stages, start=1):
             _panel(figure.add_subplot(grid[row, column]), stage, shown, labelled=column == 1)
     _foot(figure.add_subplot(halves[1]), entropy, len(classes))
-    _settle(figure)
+    settle(figure)
     return figure
-
-
-def _settle(figure: Figure) -> None:
-    """Find the places of everything, once, and round them.
-
-    The solver's last bits depend on addresses in memory, and the names in an SVG file on these bits.
-    """
-    FigureCanvasAgg(figure)
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.execute(figure)
-    figure.set_layout_engine("none")
-    for axes in figure.axes:
-        axes.set_position(Bbox.from_extents(*(round(end, 6) for end in axes.get_position(original=True).extents)))
 
 
 def _picture(axes: Axes, exhibit: Exhibit, label: str) -> None:
