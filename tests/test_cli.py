@@ -278,7 +278,7 @@ def test_a_profile_goes_on_where_the_run_does(tmp_path: Path, capsys: Captured) 
         (["resume"], "required: run"),
         (["resume", "a", "--epochs", "3"], "unknown option '--epochs'"),
         (["evaluate", "nowhere", "--ensemble", "mean"], "ensemble is 'mean'"),
-        (["export", "nowhere", "--format", "onnx"], "invalid choice: 'onnx'"),
+        (["export", "nowhere", "--format", "onx"], "unknown export format 'onx'; did you mean 'onnx'"),
         (["compare", "--seeds", "0"], "--seeds is 0"),
         (["compare", "--methods", ""], "--methods names none"),
         (["compare", "--methods", "plain,dns"], "unknown method 'dns'; did you mean 'dsn'?"),
