@@ -49,7 +49,7 @@ def train(
     """Train from wherever the folder's checkpoints are to the end; returns what result.json holds.
 
     Args:
-        command: for the record, as is
+        command: for the record.
         changed: by dotted name what was asked for that is not the default.
         stop: asked between two steps whether to save and stop; a sitting takes a step at least, and ends with an
             evaluation that has begun: what has little time, again and again, still comes to the end.
