@@ -333,7 +333,7 @@ def _counting_steps(file: Path) -> None:
 def _signalling(place: str, passes: int, numbers: Sequence[int], moment: Path) -> None:
     """Send this process signals at a place, after it was passed so many times."""
     from metadistiller import assemble
-    from metadistiller.engine import checkpoint, evaluate, examples, train
+    from metadistiller.engine import answers, checkpoint, evaluate, products, train
     from metadistiller.engine.step import Stepper
 
     left = [passes]
@@ -362,8 +362,8 @@ def _signalling(place: str, passes: int, numbers: Sequence[int], moment: Path) -
         owner, name = {
             "start-up": (assemble, "load_data"),
             "evaluation": (evaluate, "evaluation_images"),
-            "examples": (examples, "evaluation_images"),
-            "end": (train, "save_network"),
+            "examples": (answers, "evaluation_images"),
+            "end": (products, "save_network"),
         }[place]
         if name != "evaluation_images":
             # These are passed once in a run.

@@ -1,18 +1,21 @@
 """Toys that every test may use: networks and data small enough for a second."""
 
 import os
+import shutil
 import sys
 import tempfile
 
 # The laws of bits hold on a processor; tests see no other device.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
-# A digest of bits is only a law for a fixed number of threads.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# A digest of bits is only a law for a fixed number of threads. Beside other workers more than one would only wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 # What is fastest here is measured anew for each session of tests, and then stays.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="metadistiller-tests-")
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 # What benchmarks and tests share lies with the benchmarks, and processes of tests import it by name. At the end of the
 # path, as some are called as libraries are.
@@ -24,6 +27,24 @@ from PIL import Image
 
 from metadistiller import recipe
 from metadistiller.config import Choice, Config, Optim
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Each takes up to 3 GiB, and beyond a few the longest file decides."""
+    return min(4, len(os.sched_getaffinity(0)))
 
 
 @pytest.fixture
@@ -64,3 +85,28 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _same_draws() -> None:
     torch.manual_seed(0)
+
+
+def _without(what: str) -> NoReturn:
+    if os.environ.get("METADISTILLER_BROWSER") == "required":
+        pytest.fail(f"{what} is not installed, and METADISTILLER_BROWSER=required")
+    pytest.skip(f"{what} is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """Chromium without a window, for one module at a time: two at once cannot be driven from one process.
+
+    Where there is none the tests that need it are skipped; METADISTILLER_BROWSER=required makes that a failure.
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _without("playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        _without("chromium")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+        yield found
+        found.close()

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import metadistiller
 from metadistiller import outcomes as kept
+from metadistiller.building import load_data
 from metadistiller.calibrating import _macs, _sample
 from metadistiller.cli import main
 from metadistiller.config import Choice, Config, Optim
-from metadistiller.data import evaluation_images
+from metadistiller.data import evaluation_images, normalised
 from metadistiller.engine import latency
 from metadistiller.errors import CheckpointError, ConfigError, ExportError
 from metadistiller.outcomes import chosen
@@ -27,11 +29,11 @@ from metadistiller.outcomes.policy import Policy, choices, confidences, loss, si
 from outcomes.made import made
 
 CONFIG = Config(
-    data=Choice(name="digits", options={"train_per_class": 30}),
+    data=Choice(name="digits", options={"train_per_class": 60}),
     model=Choice(name="resnet10", options={"width": 4}),
     method=Choice(name="dsn"),
     optim=Optim(lr=0.1),
-    epochs=6,
+    epochs=10,
     batch_size=64,
     eval_batch_size=400,
     precision="float32",
@@ -85,6 +87,30 @@ def test_thresholds_are_chosen_on_one_half_and_told_of_the_other(run: Path) -> N
     with pytest.raises(ExportError, match="nothing was written"):
         metadistiller.calibrate(run, max_loss=3.0, latency=False)
     assert choose(wrong.of(choosing), max_loss=3.0) == found.policy
+
+
+def test_predict_answers_from_the_file_alone_and_early(run: Path, tmp_path: Path) -> None:
+    calibrated = metadistiller.calibrate(run, max_loss=3.0, latency=False)
+    moved = tmp_path / "elsewhere" / "net.safetensors"
+    moved.parent.mkdir()
+    shutil.move(calibrated.network, moved)
+    shutil.rmtree(run)
+    classifier = metadistiller.load_early_exit(moved)
+    pixels = load_data(CONFIG.data).test.pixels(torch.arange(0, 60, 3))
+    files = [tmp_path / f"{place:02d}.png" for place in range(len(pixels))]
+    for file, image in zip(files, pixels, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+    expected = classifier(normalised(pixels, classifier.shown.mean, classifier.shown.std))
+    found = metadistiller.predict(moved, files)
+    assert found.early
+    assert len({answer.exit for answer in found.answers}) > 1
+    names = [f"exit {k + 1}" if k < 3 else "final" for k in expected.exits.tolist()]
+    assert [answer.exit for answer in found.answers] == names
+    assert [answer.name for answer in found.answers] == [str(label) for label in expected.answers.tolist()]
+    # One threshold for every exit, certainty, which the exits of so short a run never have.
+    assert {answer.exit for answer in metadistiller.predict(moved, files, threshold=1.0).answers} == {"final"}
+    with pytest.raises(CheckpointError, match="load_early_exit"):
+        metadistiller.load_network(moved)
 
 
 def test_the_network_in_the_file_does_what_is_told(run: Path) -> None:

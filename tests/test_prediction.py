@@ -58,7 +58,9 @@ def test_a_file_gets_exactly_what_evaluation_s_pixels_get(
     assert [(a.name, a.probability) for a in shipped.answers] == [(a.name, a.probability) for a in said.answers]
     # Of two classes the first exit always has one of at least a half.
     assert {answer.exit for answer in said.answers} == {"exit 1"}
-    assert [answer.exit_probability for answer in said.answers] == exits[0].max(1).values.tolist()
+    # To rounding, which for products of so small matrices depends on where in memory they lie.
+    certain = exits[0].max(1).values.tolist()
+    assert [answer.exit_probability for answer in said.answers] == pytest.approx(certain, rel=1e-6)
     assert {answer.exit for answer in shipped.answers} == {"final"}
     assert {answer.exit for answer in metadistiller.predict(run, root / "val", threshold=1).answers} == {"final"}
     assert [Path(answer.path) for answer in said.answers] == sorted((root / "val").rglob("*.*"))

@@ -30,7 +30,7 @@ class Prediction:
 
     Attributes:
         path: the file.
-        name: the class of the final output, which is what ships; of exported stages, of the output that answered.
+        name: the class of the final output, which is what ships; of a file that answers early, of the output that did.
         probability: of that class, 0 to 1.
         top: the likeliest classes of the same output with their probabilities, likeliest first.
         exit: the first exit whose largest probability reaches the threshold ("exit 1"), else "final".
@@ -76,7 +76,7 @@ class Predictions:
 class _Network:
     """Attributes:
     exits: gives S_1..S_K of pixels (N, 3, H, W) uint8, the final output last.
-    leaving: of exported stages, see engine.export.Opened.
+    leaving: of a file that answers early, see engine.export.Opened.
     num_outputs: K where `leaving` is there.
     """
 
@@ -97,11 +97,12 @@ def predict(
     """Classes of image files by a run's newest checkpoint, or by an exported network; on the processor.
 
     Args:
-        run_or_file: a run folder, or a file that metadistiller export wrote (.safetensors, .pt2, .onnx), which has the
-            final output only.
+        run_or_file: a run folder; a file that metadistiller export wrote (.safetensors, .pt2, .onnx), which has the
+            final output only; or what answers early: exported stages, or early_exit.safetensors of metadistiller
+            calibrate.
         images: files, folders of images (with those below them) and patterns such as photos/*.jpg.
-        threshold: probability from which an early exit is trusted, above 0 to 1; None takes 0.9, and of exported
-            stages their own.
+        threshold: probability from which an early exit is trusted, above 0 to 1; None takes 0.9, and of what
+            answers early its own.
         top: how many classes `top` names, >= 1.
     Raises: ConfigError where an image is not there. CheckpointError.
     """
@@ -151,9 +152,7 @@ def _network(place: Path) -> _Network:
                 f"{width}x{height}, as the data set 'folder' does",
                 file=sys.stderr,
             )
-        return _Network(
-            file.answers, how.classes, preparation, file.leaving, len(file.header["stages"]) if file.leaving else 1
-        )
+        return _Network(file.answers, how.classes, preparation, file.leaving, file.num_outputs)
     restored = restore(place)
     data = restored.dataset
     method = restored.method.eval()

@@ -1,27 +1,11 @@
 """The site opened from its files in headless Chromium: nothing is wide, nothing is fetched, and the search answers."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .test_site import site  # noqa: F401
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-
-QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=CHROMIUM, args=[*QUIET.split(), "--disable-component-update"])
-        yield started
-        started.close()
 
 
 def opened(browser: Any, *, width: int) -> tuple[Any, list[str]]:

@@ -148,7 +148,7 @@ def test_a_network_with_dropout_resumes_bitwise(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_dropout(monkeypatch)
-    monkeypatch.setattr("metadistiller.engine.export.build_network", building.build_network)
+    monkeypatch.setattr("metadistiller.engine.export._header.build_network", building.build_network)
     config = replace(tiny_config, method=Choice(name="dsn"))
     whole = assemble.train(config, tmp_path / "whole", quiet=True).folder
     torch.rand(17)

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from metadistiller import assemble, building
+from metadistiller import assemble, building, export
 from metadistiller.config import Choice, Config, Optim
 from metadistiller.engine import train as engine
 from metadistiller.engine.checkpoint import list_checkpoints, load_checkpoint
@@ -341,7 +341,7 @@ def test_an_evaluation_of_a_finished_run_is_of_its_last_epoch_or_refused(tiny_co
     assert found.final == json.loads((folder / "result.json").read_text())["final"]
     newest = list_checkpoints(folder / "checkpoints")[-1]
     (newest / "method.safetensors").write_bytes(b"")
-    for look in (assemble.evaluate_run, assemble.export):
+    for look in (assemble.evaluate_run, export):
         with pytest.raises(CheckpointError, match=r"has 2 of 3 epochs .*method\.safetensors.*model\.safetensors"):
             look(folder)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def predict(words: list[str]) -> None:
     """Class and probability of image files: metadistiller predict RUN|FILE IMAGES... [--threshold 0.9] [--top 1]"""
     parser = parser_of(predict)
-    parser.add_argument("network", help="a run folder, or what 'metadistiller export' wrote")
+    parser.add_argument("network", help="a run folder, or what 'metadistiller export' or 'calibrate' wrote")
     parser.add_argument("images", nargs="+", help="files, folders, or patterns such as 'photos/*.jpg'")
     parser.add_argument(
         "--threshold", type=float, help="probability that an early exit needs to answer; default 0.9, or as exported"

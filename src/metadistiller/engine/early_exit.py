@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -17,7 +16,9 @@ from ..nn import MultiExit, build_network, floating_parameter
 from ..outcomes.policy import Policy
 from ..records import write_bytes
 from .checkpoint import dense
+from .tensor_file import read_tensor_file
 
+KEY = "early_exit"  # of the file's metadata
 LARGEST_SIDE = 4096  # pixels of images that a file may ask for
 _CANNOT = "images cannot leave this network between its stages: it carries more from one to the next than a feature map"
 _INSTEAD = "choose other stages with --model.stages, or use the plain network"
@@ -223,7 +224,7 @@ def save_early_exit(classifier: EarlyExitClassifier, path: Path, *, model: Choic
         **{f"exits.{name}": tensor for name, tensor in student.exits.state_dict().items()},
     }
     # One key only: the order of several is not fixed in the file, and the same classifier must give the same bytes.
-    write_bytes(path, save(dense(tensors), metadata={"early_exit": json.dumps(header, allow_nan=False)}))
+    write_bytes(path, save(dense(tensors), metadata={KEY: json.dumps(header, allow_nan=False)}))
 
 
 def load_early_exit(path: str | Path) -> EarlyExitClassifier:
@@ -231,18 +232,13 @@ def load_early_exit(path: str | Path) -> EarlyExitClassifier:
 
     Raises: CheckpointError naming file and reason.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if "early_exit" not in metadata:
+    metadata, tensors = read_tensor_file(path)
+    if KEY not in metadata:
         raise CheckpointError(
             f"{path} holds no early-exit network; 'metadistiller calibrate RUN' writes RUN/early_exit.safetensors"
         )
     try:
-        header = json.loads(metadata["early_exit"])
+        header = json.loads(metadata[KEY])
         model, inner_width, shown, policy = _parsed(header)
     except (ValueError, KeyError, TypeError, CheckpointError, OverflowError) as error:
         raise CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {error})") from None

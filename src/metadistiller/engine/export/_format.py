@@ -20,11 +20,13 @@ class Opened:
             every output that the file has, the final output last.
         leaving: of a file with early exits: the same pixels, and a threshold for every exit or None for the file's own;
             returns probabilities (N, C) of the output that answered each image, and which that was, (N,) from 0.
+        num_outputs: how many the file has.
     """
 
     header: dict[str, Any]
     answers: Callable[[Tensor], Sequence[Tensor]]
     leaving: Callable[[Tensor, float | None], tuple[Tensor, Tensor]] | None = None
+    num_outputs: int = 1
 
 
 def _nothing() -> None:

@@ -154,7 +154,7 @@ def _open(path: Path) -> Opened:
             graphs, policy if threshold is None else uniform(len(graphs), threshold, policy.temperatures), pixels
         )
 
-    return Opened(header, answers, leaving)
+    return Opened(header, answers, leaving, len(graphs))
 
 
 def _leaving(graphs: Sequence[Graph], policy: Policy, pixels: Tensor) -> tuple[Tensor, Tensor]:

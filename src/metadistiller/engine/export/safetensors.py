@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -16,8 +15,12 @@ from ...data import Dataset, normalised
 from ...errors import CheckpointError
 from ...methods import Method
 from ...nn import Backbone
+from ...outcomes.policy import uniform
 from ...records import write_bytes
 from ..checkpoint import dense
+from ..early_exit import KEY as EARLY_KEY
+from ..early_exit import load_early_exit
+from ..tensor_file import read_tensor_file
 from ._format import Format, Opened
 from ._header import KEY, described, header_of, network_of, parse
 
@@ -46,12 +49,9 @@ def _save(network: Backbone, path: Path, header: Mapping[str, Any]) -> None:
 
 def load_network(path: Path) -> NetworkFile:
     """Read what save_network wrote. Raises: CheckpointError naming file and reason."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    metadata, tensors = read_tensor_file(path)
+    if EARLY_KEY in metadata:
+        raise CheckpointError(f"{path} holds a network with early exits; metadistiller.load_early_exit reads it")
     if KEY not in metadata:
         raise CheckpointError(f"{path} was not written by this package: its header names no network")
     return with_weights(parse(metadata[KEY], path), tensors, path)
@@ -81,7 +81,29 @@ def answering(file: NetworkFile, path: Path) -> Opened:
 
 
 def _open(path: Path) -> Opened:
-    return answering(load_network(path), path)
+    return _with_exits(path) if EARLY_KEY in read_tensor_file(path)[0] else answering(load_network(path), path)
+
+
+def _with_exits(path: Path) -> Opened:
+    """What `metadistiller calibrate` wrote."""
+    classifier = load_early_exit(path)
+    shown, student, policy = classifier.shown, classifier.student, classifier.policy
+    number = len(policy.temperatures)
+
+    @torch.no_grad()
+    def answers(pixels: Tensor) -> list[Tensor]:
+        logits: list[Tensor] = student(normalised(pixels, shown.mean, shown.std))[1]
+        return logits
+
+    def leaving(pixels: Tensor, threshold: float | None) -> tuple[Tensor, Tensor]:
+        asked = classifier
+        if threshold is not None:
+            asked = classifier.with_policy(uniform(number, threshold, policy.temperatures))
+        found = asked(normalised(pixels, shown.mean, shown.std))
+        return found.probabilities, found.exits
+
+    how = {"classes": shown.classes, "size": shown.size, "mean": shown.mean, "std": shown.std}
+    return Opened({**how, "preparation": shown.preparation.as_dict()}, answers, leaving, number)
 
 
 def _write(method: Method, path: Path, header: Mapping[str, Any]) -> None:
