@@ -20,6 +20,7 @@ from _measure import environment, print_json, rounded, say
 
 import metadistiller
 from metadistiller.config import Choice
+from metadistiller.engine.machine import keep_freed_memory
 from metadistiller.outcomes.chosen import EarlyExit, Row
 from metadistiller.records import read_json
 
@@ -32,6 +33,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a network of a few channels, trained for an epoch")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     given = parser.parse_args()
+    # As the command does, for the plain network too.
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         run = Path(given.run) if given.run else _trained(Path(folder) / "run", quick=given.quick)
         found = metadistiller.calibrate(run, max_loss=given.max_loss, share=given.held_out).found

@@ -28,7 +28,10 @@ def calibrate(words: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print what RUN/early_exit.json holds")
     given = parse(parser, words)
     from ..calibrating import calibrate as calibrated
+    from ..engine.machine import keep_freed_memory
 
+    # Large batches would otherwise be timed with the system's pages in them, the plain network's too.
+    keep_freed_memory()
     found = calibrated(
         given.run,
         max_loss=given.max_loss,
