@@ -31,7 +31,7 @@ class _Stage(nn.Module):
     """Stage k of K, k from 1, with its exit; of normalised images, or of what stage k - 1 hands on.
 
     The whole network is traced for it, on blank images, with what is handed to stage k put in its place: what only the
-    earlier stages need has no way to an output then, and falls away as dead code. So no network has to be cut.
+    other stages need has no way to an output then, and falls away as dead code. So no network has to be cut.
     """
 
     def __init__(self, student: MultiExit, k: int, size: tuple[int, int]) -> None:
@@ -44,10 +44,11 @@ class _Stage(nn.Module):
         images = rows if k == 1 else rows.new_zeros(rows.shape[0], backbone.in_channels, *self.size)
         ended: list[Tensor] = []
 
-        def visit(at: int, carried: Tensor) -> Tensor | None:
+        def visit(at: int, carried: Tensor) -> Tensor:
             if at == k:
+                # The pass goes on: what ends it in a network that is not ours is an exception, after which the tracer
+                # takes itself to be still inside the module that raised it.
                 ended.append(carried)
-                return None
             return rows if at == k - 1 else carried
 
         logits = backbone.visited(images, visit)

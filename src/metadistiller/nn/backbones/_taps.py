@@ -43,7 +43,8 @@ class Stage:
             x = x.permute(0, 3, 1, 2)
         elif self.layout == "tokens":
             x = x[:, self.prefix :]
-            x = x.transpose(1, 2).reshape(len(x), x.shape[2], *grid(x.shape[1], size))
+            # By the shape: len() would be a constant in what torch.export traces.
+            x = x.transpose(1, 2).reshape(x.shape[0], x.shape[2], *grid(x.shape[1], size))
         return x.clone() if self.overwritten else x
 
 
