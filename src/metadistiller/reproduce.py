@@ -37,7 +37,7 @@ class Run:
     Attributes:
         recipe: its name.
         label: the recipe's, with the variant where it is one.
-        config: resolved for this machine.
+        config: every default written out; what is left to the machine is decided when its turn comes.
         folder: where.
         command: the one that does the same by itself.
     """
@@ -147,7 +147,7 @@ def _with_teacher(
 def _run(name: str, options: Mapping[str, Any], seed: int, read: Read, words: Sequence[str], out: Path) -> Run:
     variant = [f"--method.{key}={value}" for key, value in options.items()]
     all_words = [*words, *variant, f"--seed={seed}"]
-    config = resolve(written_out(read(name, all_words)))
+    config = written_out(read(name, all_words))
     label = ",".join(f"{key}={value}" for key, value in options.items())
     folder = out / name / label if label else out / name
     return Run(
@@ -186,7 +186,8 @@ def reproduce(
                 tell(f"{where}: not begun, {why}; the same command goes on from here")
                 return False
             try:
-                train_apart(run.folder, run.config, budget=budget, interrupted=interrupted)
+                # Only now, as it may measure: planning a table must not cost a minute for each network in it.
+                train_apart(run.folder, resolve(run.config), budget=budget, interrupted=interrupted)
             except Paused as error:
                 tell(f"{where}: {error}")
                 return False
