@@ -8,6 +8,7 @@ from typing import Any
 
 from ._version import __version__
 from .config import require
+from .engine.export import find_format
 from .errors import CheckpointError, ConfigError, MetaDistillerError, PushError
 from .exporting import Exported, export
 from .records import RunFolder
@@ -24,12 +25,19 @@ def push(
 
     Args:
         where: hf:NAME or hf:OWNER/NAME; made where it is not there yet.
-        format, int8: as `export` has them.
+        format, int8: as `export` has them, but for stages, which are a folder.
         private: of a repository that is made now: only its owner sees it.
     Returns: the address, and what was exported.
     Raises: ConfigError for a name that cannot be one and where there is no token; CheckpointError for a run that is not
         finished; ExportError; PushError where the hub cannot be reached or refuses.
     """
+    found = find_format(format)
+    require(
+        bool(found.suffix),
+        "format",
+        format,
+        "push takes safetensors, torch or onnx; a folder of stages is no model of the hub",
+    )
     hub = _library()
     name = _checked_name(hub, where)
     folder = RunFolder.open(run)
@@ -47,7 +55,8 @@ def push(
         with _said_plainly(hub, name):
             if (theirs := _page_there(hub, api, name, Path(fetched))) is not None:
                 (upload / "README.md").write_bytes(theirs)
-        done = export(run, _named(upload, format), format=format, int8=int8)
+        # The name under which the hub's own tools look for weights.
+        done = export(run, upload / f"model{found.suffix}", format=format, int8=int8)
         with _said_plainly(hub, name):
             # None leaves it to the owner's own default.
             address = api.create_repo(name, private=private or None, exist_ok=True)
@@ -55,13 +64,6 @@ def push(
                 repo_id=address.repo_id, folder_path=upload, commit_message=f"metadistiller {__version__}: {format}"
             )
     return str(address), done
-
-
-def _named(folder: Path, format: str) -> Path:
-    from .engine.export import find_format
-
-    # The name under which the hub's own tools look for weights.
-    return folder / f"model{find_format(format).suffix}"
 
 
 def _library() -> Any:

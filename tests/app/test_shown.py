@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -334,3 +335,16 @@ def test_a_policy_of_another_number_of_exits_is_no_policy_of_this_run(copied: Pa
     run = Shown(str(copied))
     assert run.calibrated is None
     assert isinstance(run.policy(0.5, own=True), Policy)
+
+
+def test_answers_to_several_at_once_are_those_to_each_alone(tmp_path: Path) -> None:
+    """A network that is not ours is read while it runs: two requests would read each other's maps."""
+    config = replace(TINY, model=Choice(name="torchvision/shufflenet_v2_x0_5"), method=Choice(name="dsn"), epochs=1)
+    shown = Shown(str(metadistiller.train(config, tmp_path / "run", quiet=True).folder))
+    pixels = [pixels for _, pixels in shown.examples[:2]]
+    alone = [shown.answer(each).outputs for each in pixels]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(lambda place: shown.answer(pixels[place % 2]).outputs, range(40)))
+    for place, outputs in enumerate(together):
+        for one, other in zip(outputs, alone[place % 2], strict=True):
+            assert one.shares == pytest.approx(other.shares, rel=1e-4)

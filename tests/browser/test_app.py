@@ -210,3 +210,12 @@ def test_only_this_machine_is_listened_to(served: Served) -> None:
     lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
     listening = [line[1] for line in lines if line[3] == "0A" and int(line[1].rsplit(":", 1)[1], 16) == port]
     assert listening == [f"0100007F:{port:04X}"]
+
+
+def test_a_request_by_another_name_is_refused(served: Served) -> None:
+    """A page of the open web may have had its own name point to this machine."""
+    request = urllib.request.Request(f"{served.url}/config", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request, timeout=10)
+    with urllib.request.urlopen(f"{served.url}/config", timeout=10) as answer:
+        assert answer.status == 200

@@ -10,9 +10,12 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import metadistiller
+from metadistiller.data import Preparation
 from metadistiller.engine.export import open_network
+from metadistiller.engine.tensor_file import read_tensor_file
 from metadistiller.errors import CheckpointError
 from metadistiller.exporting import Exported
 
@@ -76,18 +79,66 @@ def test_a_header_that_is_none(text: str, exports: Mapping[str, Exported], tmp_p
     refused(model.SerializeToString(), "a.onnx", tmp_path, "damaged header")
 
 
+@pytest.mark.parametrize("location", ["../secret", "secret"])
 def test_weights_in_other_files_are_not_read(
-    exports: Mapping[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    location: str, exports: Mapping[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = graph(exports)
     weights = max(model.graph.initializer, key=lambda each: len(each.raw_data))
-    (tmp_path / "secret").write_bytes(weights.raw_data)
+    for place in (tmp_path, tmp_path / "in"):
+        place.mkdir(exist_ok=True)
+        (place / "secret").write_bytes(weights.raw_data)
     weights.ClearField("raw_data")
     weights.data_location = onnx.TensorProto.EXTERNAL
-    weights.external_data.add(key="location", value="../secret")
-    (tmp_path / "in").mkdir()
+    weights.external_data.add(key="location", value=location)
     monkeypatch.chdir(tmp_path / "in")
     refused(model.SerializeToString(), "a.onnx", tmp_path / "in", "cannot be read")
+
+
+# Weights
+
+
+def written(path: Path, change: Mapping[str, object], key: str = "network") -> Path:
+    """A file with other values in its header."""
+    metadata, tensors = read_tensor_file(path)
+    save_file(tensors, path, {key: json.dumps(json.loads(metadata[key]) | change)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        # More than any machine has.
+        ({"model": {"name": "resnet10", "width": 10**5}}, "does not hold the network that it names"),
+        ({"model": {"name": "resnet10", "width": 10**20}}, "names a network that cannot be built"),
+        ({"model": {"name": "wrn6000004_1"}}, "up to 1000"),
+        ({"size": [5000, 5000]}, "images of 5000x5000 pixels"),
+        ({"size": [-5, 8]}, "images of -5x8 pixels"),
+        ({"preparation": {**Preparation(crop=(8, 8)).as_dict(), "crop": [200_000, 8]}}, "cannot be meant"),
+        ({"preparation": {**Preparation(crop=(8, 8)).as_dict(), "fit": False, "resize": 1e999}}, "damaged"),
+    ],
+)
+def test_a_header_takes_no_more_than_its_file_holds(
+    change: Mapping[str, object], match: str, exports: Mapping[str, Exported], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(exports["safetensors"].path.read_bytes())
+    written(path, change)
+    refused(path.read_bytes(), path.name, tmp_path, match)
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained", "cache_dir"])
+def test_a_header_names_no_file_to_be_opened(argument: str, exports: Mapping[str, Exported], tmp_path: Path) -> None:
+    """timm would open it, and before 1.0.21 run a pickle in it."""
+    pytest.importorskip("timm")
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(exports["safetensors"].path.read_bytes())
+    struck = tmp_path / "struck"
+    with (tmp_path / "evil.pth").open("wb") as file:
+        pickle.dump(Bomb(struck), file)
+    written(path, {"model": {"name": "timm/resnet10t", "arguments": {argument: str(tmp_path / "evil.pth")}}})
+    refused(path.read_bytes(), path.name, tmp_path, f"leave {argument} out")
+    assert not struck.exists()
 
 
 # torch.export
@@ -179,6 +230,17 @@ def test_weights_that_are_not_plain_numbers(
     )
     refused(data, "a.pt2", tmp_path, match)
     assert not struck.exists()
+
+
+def test_one_entry_is_not_many_tensors(exports: Mapping[str, Exported], tmp_path: Path) -> None:
+    """Or a small file would unfold to any size."""
+    source = exports["torch"].path
+    config = config_of(source)
+    entries = config["config"]
+    one = next(name for name in entries if name.endswith("bn1.weight"))
+    entries[one.removesuffix("weight") + "bias"]["path_name"] = entries[one]["path_name"]
+    data = changed(source, {"data/weights/model_weights_config.json": json.dumps(config).encode()})
+    refused(data, "a.pt2", tmp_path, "another one's, too")
 
 
 def test_what_is_packed_is_not_unfolded(exports: Mapping[str, Exported], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from metadistiller import pushing
 from metadistiller.cli import main
-from metadistiller.errors import CheckpointError, ConfigError, PushError
+from metadistiller.errors import CheckpointError, ConfigError, PushError, UnknownName
 from metadistiller.report._card import MARK
 
 OTHER = b"# Their own page\n"
@@ -136,6 +136,14 @@ def test_a_page_of_somebody_s_own_stays_on_the_hub(hub: Hub, run: Path) -> None:
 def test_a_name_that_cannot_be_one(where: str, run: Path, hub: Hub) -> None:
     with pytest.raises(ConfigError, match=r"hf:"):
         pushing.push(run, where)
+    assert not hub.asked
+
+
+def test_stages_and_formats_that_are_not_there_are_refused_before_the_hub_is_asked(hub: Hub, run: Path) -> None:
+    with pytest.raises(ConfigError, match="push takes safetensors, torch or onnx"):
+        pushing.push(run, "hf:me/net", format="onnx-stages")
+    with pytest.raises(UnknownName, match="did you mean 'onnx'"):
+        pushing.push(run, "hf:me/net", format="onx")
     assert not hub.asked
 
 

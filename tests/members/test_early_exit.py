@@ -1,11 +1,13 @@
 """Laws of answering early, over every family of ours and over networks that are not ours."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,6 +15,7 @@ from metadistiller import EarlyExitClassifier, load_early_exit
 from metadistiller.config import Choice
 from metadistiller.data import Preparation
 from metadistiller.engine.early_exit import Shown, save_early_exit
+from metadistiller.engine.tensor_file import read_tensor_file
 from metadistiller.errors import CheckpointError, ConfigError, StageError
 from metadistiller.meta._forward_mode import plain_attention
 from metadistiller.nn import Adapter, MultiExit, adapt, exit_costs
@@ -321,3 +324,20 @@ def test_damage_is_refused_by_name(file: Path, damage: Callable[[bytes], bytes],
     with pytest.raises(CheckpointError, match=message) as caught:
         load_early_exit(file)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"name": "resnet10", "width": 10**5}}, "does not hold the network that it names"),
+        ({"model": {"name": "resnet10", "width": 10**20}}, "cannot be built"),
+        ({"model": []}, "damaged header"),
+        (None, "damaged header .RecursionError"),
+    ],
+)
+def test_a_header_takes_no_more_than_its_file_holds(file: Path, change: dict[str, object] | None, message: str) -> None:
+    metadata, tensors = read_tensor_file(file)
+    text = "[" * 100_000 if change is None else json.dumps(json.loads(metadata["early_exit"]) | change)
+    save_file(tensors, file, {"early_exit": text})
+    with pytest.raises(CheckpointError, match=message):
+        load_early_exit(file)

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from ..errors import ConfigError
 from ._shown import DEFAULT_THRESHOLD, check_threshold, together
@@ -75,6 +76,7 @@ def serve(
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
+            app_kwargs={"middleware": [_only_by_name()]},
             **look(),
         )
         try:
@@ -84,6 +86,14 @@ def serve(
             print("ended", file=sys.stderr)
         finally:
             page.close(verbose=False)
+
+
+def _only_by_name() -> Any:
+    """What refuses requests to another host's name: a page of the open web may have pointed its own name here."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    return Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 
 
 def free_port(wanted: int | None) -> int:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,6 +114,7 @@ class Shown:
         self.classes: tuple[str, ...] = data.classes
         self.notes: list[str] = []
         self._method = self._restored.method.eval()
+        self._asking = threading.Lock()
         self.num_exits = len(self._method.exits(self._seen(data.test.pixels(torch.tensor([0]))))) - 1
         if not self.folder.finished:
             self.notes.append(
@@ -222,9 +224,11 @@ class Shown:
     @torch.no_grad()
     def answer(self, pixels: Tensor, label: int | None = None) -> Answer:
         """Args: pixels: (3, H, W) uint8 of the run's own size."""
-        seen = self._seen(pixels[None])
-        logits = [each[0].double() for each in self._method.exits(seen)]
-        targets = [tuple(each[0].tolist()) for each in self._method.soft_targets(seen)]
+        # Networks of timm and torchvision are read while they run: one request at a time.
+        with self._asking:
+            seen = self._seen(pixels[None])
+            logits = [each[0].double() for each in self._method.exits(seen)]
+            targets = [tuple(each[0].tolist()) for each in self._method.soft_targets(seen)]
         shares = [
             tuple((each / temperature).softmax(0).tolist())
             for each, temperature in zip(logits, self.temperatures, strict=True)

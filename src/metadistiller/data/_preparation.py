@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import CheckpointError, DataError
 from ._pictures import LARGEST, read_picture
 
+LONGEST = 4096  # pixels of a side that anybody may ask for; a file may come from a stranger
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -83,12 +84,13 @@ class Preparation:
                 interpolation=values["interpolation"],
                 max_pixels=int(values["max_pixels"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"preparation is damaged ({type(error).__name__}: {error})") from None
         if (
             found.interpolation not in _FILTERS
             or not 1 <= found.max_pixels <= LARGEST
             or min(found.crop) < 1
+            or max(*found.crop, found.resize or 0) > LONGEST
             or (found.resize is not None and found.resize < max(found.crop))
             or values.get("fit") is not (found.resize is None)
         ):

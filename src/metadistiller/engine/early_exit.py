@@ -16,10 +16,10 @@ from ..nn import MultiExit, build_network, floating_parameter
 from ..outcomes.policy import Policy
 from ..records import write_bytes
 from .checkpoint import dense
-from .tensor_file import read_tensor_file
+from .tensor_file import LARGEST_SIDE, filled, parse, read_tensor_file
 
 KEY = "early_exit"  # of the file's metadata
-LARGEST_SIDE = 4096  # pixels of images that a file may ask for
+NETWORK, EXITS = "network.", "exits."  # before the names of weights in a file
 _CANNOT = "images cannot leave this network between its stages: it carries more from one to the next than a feature map"
 _INSTEAD = "choose other stages with --model.stages, or use the plain network"
 
@@ -220,8 +220,8 @@ def save_early_exit(classifier: EarlyExitClassifier, path: Path, *, model: Choic
         "policy": {"temperatures": list(policy.temperatures), "thresholds": list(policy.thresholds)},
     }
     tensors = {
-        **{f"network.{name}": tensor for name, tensor in student.backbone.plain.state_dict().items()},
-        **{f"exits.{name}": tensor for name, tensor in student.exits.state_dict().items()},
+        **{f"{NETWORK}{name}": tensor for name, tensor in student.backbone.plain.state_dict().items()},
+        **{f"{EXITS}{name}": tensor for name, tensor in student.exits.state_dict().items()},
     }
     # One key only: the order of several is not fixed in the file, and the same classifier must give the same bytes.
     write_bytes(path, save(dense(tensors), metadata={KEY: json.dumps(header, allow_nan=False)}))
@@ -237,31 +237,21 @@ def load_early_exit(path: str | Path) -> EarlyExitClassifier:
         raise CheckpointError(
             f"{path} holds no early-exit network; 'metadistiller calibrate RUN' writes RUN/early_exit.safetensors"
         )
+    header = parse(metadata[KEY], path)
     try:
-        header = json.loads(metadata[KEY])
         model, inner_width, shown, policy = _parsed(header)
-    except (ValueError, KeyError, TypeError, CheckpointError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, CheckpointError, OverflowError) as error:
         raise CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {error})") from None
-    try:
-        student = MultiExit(build_network(model, len(shown.classes)), shown.size, inner_width=inner_width)
-    except UsageError as error:
-        raise CheckpointError(f"{path} names a network that cannot be built: {error}") from None
-    _fill(student, tensors, path)
+    student = filled(
+        lambda: MultiExit(build_network(model, len(shown.classes)), shown.size, inner_width=inner_width),
+        lambda student: {NETWORK: student.backbone.plain, EXITS: student.exits},
+        tensors,
+        path,
+    )
     try:
         return EarlyExitClassifier(student, policy, shown)
     except UsageError as error:
         raise CheckpointError(f"{path}: {error}") from None
-
-
-def _fill(student: MultiExit, tensors: dict[str, Tensor], path: str | Path) -> None:
-    for prefix, module in (("network.", student.backbone.plain), ("exits.", student.exits)):
-        own = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
-        try:
-            module.load_state_dict(own)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{path} does not hold the network that it names: {str(error).splitlines()[-1].strip()}"
-            ) from None
 
 
 def _parsed(header: dict[str, Any]) -> tuple[Choice, int | None, Shown, Policy]:

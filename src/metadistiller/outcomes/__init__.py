@@ -138,7 +138,7 @@ def read(path: Path) -> Outcomes:
             trunk_macs=tuple(map(int, rest["trunk_macs"])),
             exit_macs=tuple(map(int, rest["exit_macs"])),
         )
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"{path} does not hold what a finished run writes ({type(error).__name__}: {error}); "
             "it was damaged or edited"

@@ -33,7 +33,7 @@ def log_probabilities(logits: Floats, temperature: float | Floats = 1.0) -> Floa
 
 def nll(log_shares: Floats, labels: Integers) -> float:
     """Mean negative log-likelihood of the labels in nats; log_shares (n, C), labels (n,)."""
-    return float(-np.take_along_axis(log_shares, labels[:, None], 1).mean())
+    return 0.0 - float(np.take_along_axis(log_shares, labels[:, None], 1).mean())
 
 
 def fit_temperature(logits: Floats, labels: Integers) -> float:

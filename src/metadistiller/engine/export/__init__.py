@@ -80,6 +80,8 @@ def is_exported(path: Path) -> bool:
 
 def check_name(path: Path, found: Format) -> None:
     """Raises: ConfigError where `path` cannot be the name of such a file or folder."""
+    if not path.name or path.name == "..":
+        raise ConfigError(f"--out {path} is a place without a name of its own; name a file or folder in it")
     if not found.suffix:
         if path.exists() and not (path.is_dir() and (is_exported(path) or not any(path.iterdir()))):
             raise ConfigError(f"--out {path} is there and is no folder of exported stages; name a new folder")

@@ -1,15 +1,17 @@
 """What an exported file says of itself: which network, of which classes, and how a picture becomes its pixels."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ...config import Choice, Config
 from ...data import Dataset, Preparation
-from ...errors import CheckpointError, UsageError
+from ...errors import CheckpointError
 from ...nn import Backbone, build_network
+from ..tensor_file import LARGEST_SIDE, filled
 
 # One key only: the order of several is not fixed in the file, and the same network must give the same bytes.
 KEY = "network"
@@ -27,30 +29,14 @@ def header_of(config: Config, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def parse(text: str, path: Path) -> dict[str, Any]:
-    """Raises: CheckpointError where it is no header."""
-    try:
-        header = json.loads(text)
-    # Brackets enough are no ValueError.
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {error})") from None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path} has a damaged header (it is no JSON object)")
-    return header
-
-
-def network_of(header: Mapping[str, Any], path: Path) -> Backbone:
-    """The network that a header names, with random weights. Raises: CheckpointError."""
+def network_of(header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> Backbone:
+    """The network that a header names, with the weights of its file, in evaluation mode. Raises: CheckpointError."""
     try:
         model = dict(header["model"])
         choice, classes = Choice(name=model.pop("name"), options=model), len(header["classes"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {error})") from None
-    try:
-        return build_network(choice, classes)
-    # Options that nobody could mean fail wherever the network first uses them.
-    except (UsageError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} names a network that cannot be built: {' '.join(str(error).split())}") from None
+    return filled(lambda: build_network(choice, classes), lambda network: {"": network.plain}, tensors, path)
 
 
 @dataclass(frozen=True)
@@ -78,6 +64,8 @@ def described(header: Mapping[str, Any], path: Path) -> Described:
         mean, std = (tuple(map(float, header[key])) for key in ("mean", "std"))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {error})") from None
+    if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
+        raise CheckpointError(f"{path} has a damaged header (images of {height}x{width} pixels)")
     if not (classes and len(mean) == len(std) == 3 and min(std) > 0):
         raise CheckpointError(
             f"{path} has a damaged header ({len(classes)} classes, mean {mean}, std {std}; one class or more and three "

@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ from torch import Tensor
 from ...errors import CheckpointError, ConfigError
 from ...methods import Method
 from ...records import write_bytes
+from ..tensor_file import parse
 from ._format import Format, Opened
-from ._header import KEY, described, parse
+from ._header import KEY, described
 from ._pixels import DESCRIPTION, INPUT, OUTPUT, FromPixels, traced
 
 _FATAL = 4  # of ONNX Runtime's own words; what is wrong comes as an exception too
@@ -113,8 +115,11 @@ def load_graph(path: Path) -> Graph:
     # As many as torch would take; with one it also starts no threads of its own.
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        # As bytes: weights in other files, wherever the graph says that they are, are not read.
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        # As bytes, and with nothing in the folder where weights in other files would be looked for: a graph that names
+        # such files, whatever they are called, does not get them.
+        with tempfile.TemporaryDirectory() as nothing:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", nothing)
+            session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         inputs, outputs = session.get_inputs(), session.get_outputs()
         takes, gives = ([(each.type, list(each.shape[1:])) for each in several] for several in (inputs, outputs))

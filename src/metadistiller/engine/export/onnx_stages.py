@@ -165,8 +165,10 @@ def _leaving(graphs: Sequence[Graph], policy: Policy, pixels: Tensor) -> tuple[T
         zip(graphs, policy.temperatures, (*policy.thresholds, 0.0), strict=True)
     ):
         *onward, logits = graph.run(rows)
-        shares = (logits.double() / temperature).softmax(1).float()
-        leaves = torch.zeros(len(rows), dtype=torch.bool) if threshold is None else shares.amax(1) >= threshold
+        # In float64, as thresholds were chosen: float32 rounds whatever is nearly certain to 1.
+        certain = (logits.double() / temperature).softmax(1)
+        leaves = torch.zeros(len(rows), dtype=torch.bool) if threshold is None else certain.amax(1) >= threshold
+        shares = certain.float()
         if not onward:
             leaves = torch.ones_like(leaves)
         answered.append((going[leaves], shares[leaves], torch.full((int(leaves.sum()),), k)))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from ...outcomes.policy import uniform
 from ...records import write_bytes
 from ..checkpoint import dense
 from ..early_exit import KEY as EARLY_KEY
-from ..early_exit import load_early_exit
-from ..tensor_file import read_tensor_file
+from ..early_exit import EarlyExitClassifier, load_early_exit
+from ..tensor_file import parse, read_metadata, read_tensor_file
 from ._format import Format, Opened
-from ._header import KEY, described, header_of, network_of, parse
+from ._header import KEY, described, header_of, network_of
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,7 @@ def load_network(path: Path) -> NetworkFile:
 
 def with_weights(header: dict[str, Any], tensors: Mapping[str, Tensor], path: Path) -> NetworkFile:
     """The network that a header names with the weights of its file. Raises: CheckpointError."""
-    network = network_of(header, path)
-    try:
-        network.plain.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} does not hold the network that it names: {str(error).splitlines()[-1].strip()}"
-        ) from None
-    return NetworkFile(network.eval(), header)
+    return NetworkFile(network_of(header, tensors, path), header)
 
 
 def answering(file: NetworkFile, path: Path) -> Opened:
@@ -81,7 +75,7 @@ def answering(file: NetworkFile, path: Path) -> Opened:
 
 
 def _open(path: Path) -> Opened:
-    return _with_exits(path) if EARLY_KEY in read_tensor_file(path)[0] else answering(load_network(path), path)
+    return _with_exits(path) if EARLY_KEY in read_metadata(path) else answering(load_network(path), path)
 
 
 def _with_exits(path: Path) -> Opened:
@@ -95,11 +89,14 @@ def _with_exits(path: Path) -> Opened:
         logits: list[Tensor] = student(normalised(pixels, shown.mean, shown.std))[1]
         return logits
 
+    @cache
+    def asked(threshold: float | None) -> EarlyExitClassifier:
+        if threshold is None:
+            return classifier
+        return classifier.with_policy(uniform(number, threshold, policy.temperatures))
+
     def leaving(pixels: Tensor, threshold: float | None) -> tuple[Tensor, Tensor]:
-        asked = classifier
-        if threshold is not None:
-            asked = classifier.with_policy(uniform(number, threshold, policy.temperatures))
-        found = asked(normalised(pixels, shown.mean, shown.std))
+        found = asked(threshold)(normalised(pixels, shown.mean, shown.std))
         return found.probabilities, found.exits
 
     how = {"classes": shown.classes, "size": shown.size, "mean": shown.mean, "std": shown.std}

@@ -18,8 +18,9 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ...methods import Method
 from ...records import write_bytes
+from ..tensor_file import parse
 from ._format import Format, Opened
-from ._header import KEY, parse
+from ._header import KEY
 from ._pixels import DESCRIPTION, FromPixels, traced
 from .safetensors import answering, with_weights
 
@@ -75,13 +76,17 @@ def _read(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], dict[st
 
     header = parse(read(f"extra/{KEY}").decode(), path)
     stored = json.loads(read("data/weights/model_weights_config.json"))["config"]
-    tensors = {}
+    # Each once: a small file with many names for one entry would unfold to any size.
+    tensors, read_before = {}, set()
     for name, entry in stored.items():
         if name.startswith("network."):
             if entry["use_pickle"]:
                 raise CheckpointError(f"{path} holds {name} as a pickle, which could run code; it is not read")
             meta = entry["tensor_meta"]
             size, stride = ([int(side["as_int"]) for side in meta[key]] for key in ("sizes", "strides"))
+            if entry["path_name"] in read_before:
+                raise CheckpointError(f"{path} was not written by this package: {name} in it is another one's, too")
+            read_before.add(entry["path_name"])
             values = torch.frombuffer(
                 bytearray(read(f"data/weights/{entry['path_name']}")), dtype=_TYPES[meta["dtype"]]
             )

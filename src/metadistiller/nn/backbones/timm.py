@@ -11,8 +11,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...config import require
 from ...errors import ConfigError, DataError, UnknownName
 from ._adapter import Adapter, adapt, image_size
+
+# Arguments of create_model that read files, load weights or change what comes out. A run's settings and the header of
+# an exported file may come from a stranger, and must not name a file to be opened.
+OURS = (
+    *("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"),
+    *("features_only", "num_classes"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +36,15 @@ class Options:
     architecture: str
     stages: tuple[str, ...] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in OURS:
+            require(
+                name not in self.arguments,
+                "model.arguments",
+                dict(self.arguments),
+                f"leave {name} out: what it decides is decided elsewhere, weights by --weights and --pretrained",
+            )
 
 
 NAMES: dict[str, dict[str, object]] = {}
