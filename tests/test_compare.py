@@ -10,7 +10,7 @@ import pytest
 
 from metadistiller import cli, compare
 from metadistiller.config import Choice, Config, Teacher
-from metadistiller.errors import ConfigError, RunError
+from metadistiller.errors import CheckpointError, ConfigError, RunError
 from metadistiller.paired import t_quantile
 from metadistiller.records import RunFolder
 
@@ -98,6 +98,27 @@ def test_a_run_that_fails_is_named_after_all_others_are_done(
     assert [row["n"] for row in json.loads((tmp_path / "compare.json").read_text())["rows"]] == [3, 2]
     assert len(heard) == 6
     assert shown == [tmp_path], "what is finished has its page all the same"
+
+
+@pytest.mark.parametrize("error", [CheckpointError("compare.json is damaged"), OSError("the disk is full")])
+def test_a_page_that_cannot_be_written_hides_no_run_that_failed(
+    pairs: list[compare.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def train(folder: RunFolder, config: Config, **limits: Any) -> None:
+        if (config.method.name, config.seed) == ("dsn", 0):
+            raise RunError("a loss is not finite")
+        finish(next(pair for pair in pairs if pair.folder is folder), 50.0, 50.0)
+
+    def write(out: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(compare, "train_apart", train)
+    monkeypatch.setattr(compare.report, "write_comparison", write)
+    with pytest.raises(RunError, match=rf"1 of 6 runs failed: a loss is not finite; .*not written: {error}"):
+        compare.run(pairs, tmp_path, tell=lambda line: None, command="c")
+    finish(pairs[1], 50.0, 50.0)
+    with pytest.raises(RunError, match=rf"^the page of the comparison was not written: {error}$"):
+        compare.run(pairs, tmp_path, tell=lambda line: None, command="c")
 
 
 def test_rows_with_a_teacher_share_one_a_seed_beside_rows_without(tiny_config: Config, tmp_path: Path) -> None:

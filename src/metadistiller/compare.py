@@ -12,7 +12,7 @@ from .budget import no_limit
 from .building import is_taught, written_out
 from .config import Choice, Config
 from .engine.machine import resolve
-from .errors import Paused, RunError
+from .errors import CheckpointError, Paused, RunError
 from .paired import mean_and_deviation, paired_difference
 from .records import RunFolder, compared_run, read_json, write_json, write_text
 
@@ -75,8 +75,8 @@ def run(
         tell: is given one line for each run.
         interrupted: asked all the time whether to save and stop.
     Returns: what compare.json holds.
-    Raises: RunError naming the runs that failed, after all others are done and written; Paused where `interrupted`
-        said so, with the table of what is finished written.
+    Raises: RunError naming the runs that failed, and the page where it could not be written, after all others are done
+        and written; Paused where `interrupted` said so, with the table of what is finished written.
     """
     failed = []
     for number, pair in enumerate(pairs, start=1):
@@ -96,10 +96,14 @@ def run(
         )
         write_summary(pairs, out, command=command)
     summary = write_summary(pairs, out, command=command)
+    told = [f"{len(failed)} of {len(pairs)} runs failed: " + "; ".join(failed)] if failed else []
     if any(row["n"] for row in summary["rows"] if not row["teaches"]):
-        report.write_comparison(out)
-    if failed:
-        raise RunError(f"{len(failed)} of {len(pairs)} runs failed: " + "; ".join(failed))
+        try:
+            report.write_comparison(out)
+        except (CheckpointError, OSError) as error:
+            told.append(f"the page of the comparison was not written: {error}")
+    if told:
+        raise RunError("; ".join(told))
     return summary
 
 

@@ -97,6 +97,7 @@ def _export(found: Restored, folder: RunFolder, path: Path, request: _Request, p
             epochs=found.config.epochs,
             compared=proof.count,
             gap=proof.gap,
+            calibrated=policy is not None,
             quantised=None if quantised is None else _told(quantised),
         ),
     )

@@ -1,11 +1,14 @@
 """The site builds without a warning, is whole, and asks no other host for anything."""
 
+import importlib.util
 import json
 import os
+import posixpath
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -65,6 +68,36 @@ def html(site: Path) -> Iterator[tuple[Path, Links]]:
 def test_every_page_is_there(site: Path) -> None:
     for page in PAGES:
         assert (site / page).with_suffix(".html").is_file(), page
+
+
+def test_the_contents_name_every_page_once() -> None:
+    listed = re.search(r"(?ms)^nav:\n(.*)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert listed is not None
+    named = re.findall(r"(\S+\.md)$", listed[1], flags=re.MULTILINE)
+    assert named
+    assert len(named) == len(set(named)), [name for name in named if named.count(name) > 1]
+
+
+def test_the_source_distribution_has_what_the_site_is_made_of() -> None:
+    """Every page and file of the repository that a page leads to, so that the site builds from it without a warning."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r"targets\.sdist\]\ninclude = (\[.*\])", project)
+    assert listed is not None
+    kept = json.loads(listed[1])
+    spec = importlib.util.spec_from_file_location("hook", ROOT / "scripts" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    sources = [*hook.PAGES, *(f"docs/{page}" for page in PAGES)]
+    found = {source: source for source in sources}
+    for source in sources:
+        for part in hook._FENCE.split((ROOT / source).read_text(encoding="utf-8"))[::2]:
+            for _, _, target, _ in hook._LINK.findall(part):
+                if not urlsplit(target).scheme:
+                    found[posixpath.normpath(posixpath.join(posixpath.dirname(source), target))] = source
+    for path, source in found.items():
+        assert any(fnmatch(path.split("/")[0], pattern) for pattern in kept), f"{source} leads to {path}"
 
 
 def test_nothing_is_loaded_from_another_host(site: Path) -> None:

@@ -133,6 +133,15 @@ def test_8_bit_numbers_are_told_with_their_accuracy(exports: Mapping[str, Export
     assert "8-bit" not in text_of(exports["torch"])
 
 
+def test_probabilities_are_called_calibrated_where_they_are(run: Path) -> None:
+    as_trained = "are not calibrated"
+    text = _card.render(RunFolder(run), shipped(format="onnx-stages"))
+    assert as_trained in text
+    text = _card.render(RunFolder(run), shipped(format="onnx-stages", calibrated=True))
+    assert as_trained not in text
+    assert "temperatures were fitted, and its thresholds chosen, on a part of the test images" in text
+
+
 def test_somebody_s_own_page_stays(run: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "README.md"
     theirs.write_bytes(b"my notes \xff")

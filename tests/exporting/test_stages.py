@@ -117,7 +117,9 @@ def test_what_a_run_was_calibrated_to_goes_along(
         proved={"images": 5, "same": 5},
     )
     chosen.write(calibrated, copied / "early_exit.json")
-    exporting.export(copied, format="onnx-stages")
+    card = exporting.export(copied, format="onnx-stages").card
+    assert "are not calibrated" in done.card.read_text()
+    assert "are not calibrated" not in card.read_text()
     table = json.loads((copied / "exported-stages" / TABLE).read_text())
     assert (table["temperatures"], table["thresholds"]) == ([1.5, 1.0, 2.0, 1.0], [0.6, None, 0.75])
     damaged = json.loads((copied / "early_exit.json").read_text()) | {"thresholds": [2, None, 0.75]}

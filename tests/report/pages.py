@@ -1,13 +1,14 @@
 """A page, taken apart."""
 
 import base64
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-from metadistiller import report
-from metadistiller.records import RunFolder
+from metadistiller import outcomes, report
+from metadistiller.records import RunFolder, read_json, write_json
 
 FakeRun = Callable[..., RunFolder]
 
@@ -72,3 +73,31 @@ def table_below(page: Page, *headings: str) -> list[list[str]]:
     """The rows of the one table with these first headings."""
     (table,) = [table for table in page.tables if tuple(table[0][: len(headings)]) == headings]
     return table[1:]
+
+
+def check_tables(page: Page) -> None:
+    """What a screen reader needs: every row begins with its name, no heading is empty, and what scrolls is reached by
+    keys.
+    """
+    assert page.tables
+    assert all(given.get("tabindex") == "0" for _, given in page.tags if given.get("class") == "scroll")
+    assert not re.search(r"<th[^>]*>\s*</th>", page.source)
+    rows = [row for body in re.findall(r"(?s)<tbody>(.*?)</tbody>", page.source) for row in body.split("<tr")[1:]]
+    assert rows
+    for row in rows:
+        assert re.match(r'[^>]*>\s*<th scope="row"', row), row
+
+
+def keep_some(folder: RunFolder) -> None:
+    """Let a run be one that kept the outputs of every second test image only, and so its mistakes."""
+    found = outcomes.read(folder.outcomes)
+    some = outcomes.Outcomes(
+        logits=found.logits[:, ::2],
+        labels=found.labels[::2],
+        index=found.index[::2],
+        total=found.total,
+        trunk_macs=found.trunk_macs,
+        exit_macs=found.exit_macs,
+    )
+    outcomes.write(some, folder.outcomes)
+    write_json(folder.mistakes, read_json(folder.mistakes) | {"count": len(some.labels), "wrong": 70})

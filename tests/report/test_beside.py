@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from metadistiller import cli, report
 from metadistiller.errors import CheckpointError, ConfigError
 from metadistiller.paired import t_quantile
 from metadistiller.records import RunFolder, compared_run, read_json, write_json
+from metadistiller.report import _beside, _rows
 from metadistiller.report._comparing import read_comparison, read_several
 from metadistiller.report._rows import overlays
 
-from .pages import FakeRun, Page, table_below
+from .pages import FakeRun, Page, check_tables, keep_some, table_below
 
 FINALS = {"plain": (800, 820), "dsn": (830, 840), "metadistiller:alpha=0.7": (853, 871)}
 Compared = Callable[[Path], Path]
@@ -86,10 +88,94 @@ def test_a_comparison_has_its_command_and_what_differs(comparison: Page) -> None
 
 
 def test_costs_stand_beside_those_of_plain_training(comparison: Page) -> None:
-    rows = table_below(comparison, "", "Training")
+    rows = table_below(comparison, "Method", "Training")
     # 600.5 and 400.5 seconds in the mean.
     assert [row[2] for row in rows[:2]] == ["1.00", f"{400.5 / 600.5:.2f}"]
     assert [row[5] for row in rows] == ["1.00", "1.00", "1.00"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"name": "resnet18", "width": 4}},
+        {"data": {"name": "digits", "train_per_class": 9}},
+        {"batch_size": 7},
+    ],
+)
+def test_costs_are_divided_only_by_those_of_the_same_training(
+    compared: Compared, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    folder = compared(tmp_path / "out")
+    config = compared_run(folder, "plain", 0).config
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | change))
+    rows = table_below(Page(report.write_comparison(folder)), "Method", "Training")
+    assert [(row[2], row[5]) for row in rows] == [("1.00", "1.00"), ("–", "–"), ("–", "–")]
+
+
+def test_the_highest_mean_is_over_seeds_that_all_rows_have(compared: Compared, tmp_path: Path) -> None:
+    """A row whose worse seed is missing is not the better for it."""
+    folder = compared(tmp_path / "out")
+    headline = Page(report.write_comparison(folder)).source
+    assert "accuracy: 86.20 % (metadistiller:alpha=0.7), over 2 seeds." in headline
+
+    def only(**seeds: str) -> Callable[[dict[str, Any]], None]:
+        def change(values: dict[str, Any]) -> None:
+            for row in values["rows"]:
+                if row["method"] in seeds:
+                    row["finals"] = {
+                        seed: final for seed, final in row["finals"].items() if seed == seeds[row["method"]]
+                    }
+
+        return change
+
+    # Over all of its seeds it has 86.20, over the one that dsn has too 85.30.
+    page = Page(report.write_comparison(edited(folder, only(dsn="0"))))
+    assert "accuracy: 85.30 % (metadistiller:alpha=0.7), over the one seed that all rows have." in page.source
+    page = Page(report.write_comparison(edited(folder, only(plain="1"))))
+    assert "Highest" not in page.sections[""]
+    assert "none is ranked above another: plain one seed, dsn one seed, metadistiller:alpha=0.7 2 seeds." in page.source
+
+
+def test_a_row_has_one_colour_on_every_chart(compared: Compared, tmp_path: Path) -> None:
+    """Beside a teacher, too, which is on the curves and not among the dots."""
+
+    def teach(values: dict[str, Any]) -> None:
+        values["rows"].insert(0, values["rows"].pop(1) | {"teaches": True})
+
+    folder = edited(compared(tmp_path / "out"), teach)
+    found: dict[str, set[str]] = {}
+    curves = _rows.lines
+
+    def keep(lines: Any, **given: Any) -> Any:
+        for line in lines:
+            found.setdefault(line.name, set()).add(line.colour)
+        return curves(lines, **given)
+
+    def styled(draw: Any) -> Any:
+        def keep(values: Any, styles: Any, **given: Any) -> Any:
+            for name in values:
+                found.setdefault(name, set()).add(styles[name][0])
+            return draw(values, styles, **given)
+
+        return keep
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_rows, "lines", keep)
+        patch.setattr(_beside, "dots", styled(_beside.dots))
+        patch.setattr(_beside, "tradeoffs", styled(_beside.tradeoffs))
+        report.write_comparison(folder)
+    assert set(found) == set(FINALS)
+    assert {len(colours) for colours in found.values()} == {1}
+    assert len(set.union(*found.values())) == 3
+
+
+def test_calibration_says_of_how_many_images(comparison: Page, compared: Compared, tmp_path: Path) -> None:
+    assert [row[1] for row in table_below(comparison, "Method", "Images")] == ["1,000"] * 3
+    folder = compared(tmp_path / "out")
+    for seed in (0, 1):
+        keep_some(compared_run(folder, "dsn", seed))
+    rows = table_below(Page(report.write_comparison(folder)), "Method", "Images")
+    assert [row[1] for row in rows] == ["1,000", "500 of 1,000", "1,000"]
 
 
 def test_a_run_has_a_link_where_it_has_a_page(comparison: Page) -> None:
@@ -101,6 +187,7 @@ def test_pages_of_several_need_nothing_from_elsewhere_and_say_what_charts_show(c
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in comparison.tags}
     assert all(source.startswith("data:image/") for source in comparison.attributes("src"))
     assert all(given.get("alt") for tag, given in comparison.tags if tag == "img")
+    check_tables(comparison)
 
 
 def test_the_same_comparison_gives_the_same_bytes(compared: Compared, tmp_path: Path) -> None:
@@ -199,6 +286,7 @@ def test_runs_stand_side_by_side_in_the_order_given(fake_run: FakeRun, tmp_path:
     path = report.write_several([first.path, second.path])
     assert path.resolve() == tmp_path / "runs" / "report.html"
     page = Page(path)
+    check_tables(page)
     assert page.sections[""].strip().startswith("2 runs side by side")
     assert list(page.sections)[-3:] == [f"Run 1: {odd}", "Run 2: plain", "Environment"]
     rows = table_below(page, "Run", "Method")

@@ -8,7 +8,7 @@ import pytest
 from metadistiller.outcomes import Outcomes
 from metadistiller.report._diagrams import chain
 from metadistiller.report._judging import THRESHOLDS, judge, scale
-from metadistiller.report._outputs import TABLED
+from metadistiller.report._outputs import TABLED, calibration_row
 
 
 def certain(*shares: float) -> list[float]:
@@ -41,6 +41,16 @@ def test_error_and_likelihood_are_those_of_the_formula() -> None:
     # Three images with 0.9, of which two are right, and one with 0.7 that is.
     assert final.before.bins.ece == pytest.approx((3 * (0.9 - 2 / 3) + (1 - 0.7)) / 4, abs=1e-6)
     assert final.before.nll == pytest.approx(-(2 * math.log(0.9) + math.log(0.1) + math.log(0.7)) / 4, abs=1e-6)
+
+
+def test_no_loss_is_less_than_nothing() -> None:
+    """A run that is certain and right everywhere has a mean of -0.0, which would be read as -0.000."""
+    sure = np.array([[[0.0, -900.0]] * 4], dtype=np.float32)
+    (final,) = judge(
+        Outcomes(logits=sure, labels=np.zeros(4, int), index=np.arange(4), total=4, trunk_macs=(1,), exit_macs=())
+    ).outputs
+    assert calibration_row(final)[3] == "0.000"
+    assert calibration_row(final)[6] == "0.000"
 
 
 def halved() -> tuple[list[int], np.ndarray]:

@@ -103,7 +103,7 @@ def test_the_numbers_are_those_of_the_result(page: Page) -> None:
     assert table == {name: f"{percent:.2f}" for name, percent in expected.items()}
     assert "Final accuracy 85.30 %, ensemble of all 4 exits 87.10 %, on 1,000 test" in page.sections[""]
     assert "6 min 12 s" in page.sections["Cost"]
-    assert "1,234 MB" in page.sections["Cost"]
+    assert "1,234 MiB" in page.sections["Cost"]
 
 
 def test_the_settings_are_given_word_for_word(page: Page) -> None:

@@ -8,10 +8,10 @@ from metadistiller import outcomes, report
 from metadistiller.errors import CheckpointError
 from metadistiller.outcomes import chosen
 from metadistiller.outcomes.policy import Policy
-from metadistiller.records import read_json
+from metadistiller.records import read_json, write_json
 from metadistiller.report._judging import judge
 
-from .pages import FakeRun, Page, table_below, written
+from .pages import FakeRun, Page, check_tables, keep_some, table_below, written
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,22 @@ def test_mistakes_are_shown_with_what_every_exit_says(page: Page) -> None:
     assert "exit 1: class 1, 0.50 ✓" in told
     assert "exit 2: class 2, 0.60" in told
     assert told.count("✓") == 1 + 3, "exit 1 of each, and the note"
+
+
+def test_a_sample_of_the_test_images_is_called_one(fake_run: FakeRun) -> None:
+    folder = fake_run()
+    keep_some(folder)
+    page = written(folder)
+    sample = "500 evenly spread images of 1,000"
+    assert f"70 of {sample}\nwrong (14.00 %)" in page.sections["Mistakes"]
+    for section, word in (("Calibration", "Of"), ("Early exits", "On")):
+        assert f"{word} {sample}" in page.sections[section]
+    write_json(folder.mistakes, read_json(folder.mistakes) | {"wrong": 0, "images": []})
+    assert f"has all {sample} right" in written(folder).sections["Mistakes"]
+
+
+def test_tables_are_read_aloud_by_their_rows(page: Page) -> None:
+    check_tables(page)
 
 
 def test_classes_are_listed_the_worst_first(page: Page) -> None:

@@ -30,7 +30,7 @@ def render_several(rows: Sequence[Row]) -> str:
                 "Runs", "beside/runs.html.j2", {"rows": [_facts(row) for row in rows], "settings": _settings(rows)}
             ),
             Section("Accuracy", "beside/accuracy.html.j2", {"chart": _dots(rows), "tables": _accuracies(rows)}),
-            *_common(rows),
+            *_common(rows, "Run"),
         ]
     singles = [
         Section(f"Run {number}: {row.name}", "beside/run.html.j2", _single(row)) for number, row in enumerate(rows, 1)
@@ -50,9 +50,6 @@ def render_comparison(command: str, rows: Sequence[Row]) -> str:
         ("Seeds", ", ".join(map(str, seeds))),
         ("Test images, classes", f"{first.evaluation.count:,}, {len(first.evaluation.classes):,}"),
     ]
-    means = {row.name: fmean(row.values("final").values()) for row in compared}
-    best = max(means, key=means.__getitem__)
-    line = f"Highest mean of the final accuracy: {means[best]:.2f} % ({best}), over {_seeds(len(seeds))}."
     with drawing():
         sections = [
             Section(
@@ -61,13 +58,26 @@ def render_comparison(command: str, rows: Sequence[Row]) -> str:
                 {"facts": facts, "command": printable(command), "settings": _settings(rows), "begun": begun(first)},
             ),
             Section("Accuracy", "beside/accuracy.html.j2", {"chart": _dots(compared), "tables": _means(rows, seeds)}),
-            *_common(rows),
+            *_common(rows, "Method"),
         ]
     every = Section(
         "Every run", "beside/every.html.j2", {"rows": [_every(row, seed) for row in rows for seed in row.runs]}
     )
     title = f"{len(compared)} methods on {first.result.network}, {first.result.data}"
-    return page(title, line, [*sections, every, _environment(rows)])
+    return page(title, _headline(compared), [*sections, every, _environment(rows)])
+
+
+def _headline(rows: Sequence[Row]) -> str:
+    """Which has the highest mean, over seeds that all have: a mean over other seeds is no smaller or greater for it."""
+    common = set.intersection(*(set(row.runs) for row in rows))
+    if not common:
+        counts = ", ".join(f"{row.name} {_seeds(len(row.runs))}" for row in rows)
+        return f"No seed is finished in all rows, so none is ranked above another: {counts}."
+    means = {row.name: fmean(row.values("final")[seed] for seed in common) for row in rows}
+    best = max(means, key=means.__getitem__)
+    shared = all(set(row.runs) == common for row in rows)
+    over = _seeds(len(common)) if shared else f"the {_seeds(len(common))} that all rows have"
+    return f"Highest mean of the final accuracy: {means[best]:.2f} % ({best}), over {over}."
 
 
 def _seeds(number: int) -> str:
@@ -136,6 +146,7 @@ def _dots(rows: Sequence[Row]) -> Any:
     several = any(len(row.runs) > 1 for row in rows)
     return dots(
         {row.name: list(row.values("final").values()) for row in rows},
+        {row.name: row_style(row.place) for row in rows},
         title="Final accuracy",
         unit="top-1 in %",
         note="A point for each seed, a bar at their mean." if several else "After the last epoch.",
@@ -209,25 +220,29 @@ def _means(rows: Sequence[Row], seeds: Sequence[int]) -> list[dict[str, Any]]:
 # -- what both pages have ---------------------------------------------------------------------------------------------
 
 
-def _common(rows: Sequence[Row]) -> list[Section]:
+def _common(rows: Sequence[Row], kind: str) -> list[Section]:
+    """`kind` is what a row stands for."""
     filled = [row for row in rows if row.runs]
     charts = overlays(filled)
     found = [
         Section("Training", "charts.html.j2", {"charts": charts}) if charts else None,
-        Section("Calibration", "beside/table.html.j2", _calibration(filled)),
+        Section("Calibration", "beside/table.html.j2", _calibration(filled, kind)),
         _early_exits(filled),
-        Section("Cost", "beside/table.html.j2", _cost(filled)),
+        Section("Cost", "beside/table.html.j2", _cost(filled, kind)),
     ]
     return [section for section in found if section]
 
 
-def _calibration(rows: Sequence[Row]) -> dict[str, Any]:
+def _calibration(rows: Sequence[Row], kind: str) -> dict[str, Any]:
     cells = []
     for row in rows:
-        finals = [run.judged.final for run in row.every if run.judged]
+        judged = [run.judged for run in row.every if run.judged]
+        finals = [each.final for each in judged]
         cells.append(
             [
                 row.name,
+                # Of one test set as many are kept for every seed.
+                _images(judged[0].count, judged[0].total) if judged else "–",
                 spread([100 * each.before.bins.ece for each in finals]),
                 spread([each.before.nll for each in finals], ".3f"),
                 spread([100 * each.after.bins.ece for each in finals]),
@@ -235,20 +250,25 @@ def _calibration(rows: Sequence[Row]) -> dict[str, Any]:
             ]
         )
     return {
-        "headings": ["", "ECE, %", "NLL, nats", "ECE after, %", "NLL after, nats"],
+        "headings": [kind, "Images", "ECE, %", "NLL, nats", "ECE after, %", "NLL after, nats"],
         "rows": cells,
         "caption": "Of the final output, before and after temperature scaling",
-        "note": "ECE: expected calibration error over 15 bins. NLL: mean negative log-likelihood. Each half of the "
-        "test set is judged with the temperature of the other. – : a run from before outcomes.safetensors.",
+        "note": "ECE: expected calibration error over 15 bins. NLL: mean negative log-likelihood. Images: how "
+        "many the outputs were kept of, evenly spread where those are not all; each half of them is judged with the "
+        "temperature of the other. – : a run from before outcomes.safetensors.",
     }
+
+
+def _images(count: int, total: int) -> str:
+    return f"{count:,}" if count == total else f"{count:,} of {total:,}"
 
 
 def _early_exits(rows: Sequence[Row]) -> Section | None:
     """The thresholds' curves, of the first seed of each row."""
     found, styles = {}, {}
-    for place, row in enumerate(rows):
+    for row in rows:
         judged = row.every[0].judged
-        styles[row.name] = row_style(place)
+        styles[row.name] = row_style(row.place)
         if judged and judged.exits:
             found[row.name] = judged.exits
     if not found:
@@ -258,13 +278,13 @@ def _early_exits(rows: Sequence[Row]) -> Section | None:
         found,
         styles,
         title="Accuracy against cost",
-        note="One threshold for all exits, from all leaving early to none; square and dotted: the plain network."
+        note="One threshold for all exits: at the left all leave at once; square and dotted: the plain network."
         + (" Of each method the first seed." if several else ""),
     )
     return Section("Early exits", "charts.html.j2", {"charts": [chart]})
 
 
-def _cost(rows: Sequence[Row]) -> dict[str, Any]:
+def _cost(rows: Sequence[Row], kind: str) -> dict[str, Any]:
     cells = []
     for row in rows:
         plain = _plain_beside(row, rows)
@@ -283,17 +303,27 @@ def _cost(rows: Sequence[Row]) -> dict[str, Any]:
             ]
         )
     return {
-        "headings": ["", "Training", "× plain", "Images/s", "Peak memory, MB", "× plain", "MACs of the plain network"],
+        "headings": [
+            kind,
+            "Training",
+            "× plain",
+            "Images/s",
+            "Peak memory, MiB",
+            "× plain",
+            "MACs of the plain network",
+        ],
         "rows": cells,
         "caption": "What training takes, and what an answer takes afterwards",
-        "note": "× plain: against plain training of the same network on the same data over as many epochs, where it is "
-        "among these. Images/s is the median over epochs.",
+        "note": "× plain: against plain training of the same network on the same data, in batches of the same size, "
+        "over as many epochs and on the same device, where it is among these. Images/s is the median over epochs.",
     }
 
 
 def _plain_beside(row: Row, rows: Sequence[Row]) -> Row | None:
-    def kind(run: Run) -> tuple[str, str, int, Any]:
-        return run.result.network, run.result.data, run.result.epochs, run.environment.get("device")
+    def kind(run: Run) -> list[Any]:
+        # With their options: two widths of a network, or two folders of photographs, have one name.
+        settings = [run.values.get(key) for key in ("model", "data", "batch_size")]
+        return [*settings, run.result.network, run.result.data, run.result.epochs, run.environment.get("device")]
 
     same = [other for other in rows if other.every[0].result.method == PLAIN and not other.teaches]
     return next((other for other in same if kind(other.every[0]) == kind(row.every[0])), None)

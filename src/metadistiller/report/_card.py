@@ -46,6 +46,7 @@ class Shipped:
         epochs_done, epochs: what the network has seen, and the run's own number.
         compared: test images on which it was proved.
         gap: the largest difference of a logit that there was, as a share of the largest; 0 for bitwise.
+        calibrated: whether its exits answer by what `metadistiller calibrate` chose; of onnx-stages only.
         quantised: where there is one.
     """
 
@@ -57,6 +58,7 @@ class Shipped:
     epochs: int
     compared: int
     gap: float
+    calibrated: bool = False
     quantised: ShippedInt8 | None = None
 
 
@@ -314,9 +316,15 @@ def without_paths(command: str) -> str:
 
 
 def _limits(shipped: Shipped) -> str:
+    probabilities = (
+        "- Its temperatures were fitted, and its thresholds chosen, on a part of the test images; pictures of another "
+        "kind may need others."
+        if shipped.calibrated
+        else "- Its probabilities are those of training and are not calibrated."
+    )
     lines = [
         "- It answers with one of its classes whatever the picture shows; it has no class for anything else.",
-        "- Its probabilities are those of training and are not calibrated.",
+        probabilities,
         "- Its accuracy was measured on the test set named above. Pictures taken otherwise may be answered worse.",
     ]
     if shipped.quantised is not None:

@@ -38,8 +38,8 @@ def read_several(folders: Sequence[str | Path], page: Path) -> list[Row]:
     runs = [read(RunFolder.open(folder)) for folder in folders]
     names = _names(places)
     return [
-        Row(name=printable(name), runs={0: run}, links=_links({0: RunFolder(folder)}, page))
-        for name, run, folder in zip(names, runs, folders, strict=True)
+        Row(name=printable(name), place=place, runs={0: run}, links=_links({0: RunFolder(folder)}, page))
+        for place, (name, run, folder) in enumerate(zip(names, runs, folders, strict=True))
     ]
 
 
@@ -69,7 +69,7 @@ def read_comparison(folder: Path, page: Path) -> tuple[str, list[Row]]:
             f"{path} does not hold what 'metadistiller compare' writes ({type(error).__name__}: {error}); it was "
             "damaged or edited, and the same command writes it anew"
         ) from None
-    rows = [_row(folder, page, *each) for each in told]
+    rows = [_row(folder, page, place, *each) for place, each in enumerate(told)]
     if not any(row.runs and not row.teaches for row in rows):
         raise CheckpointError(f"{folder} has no finished run to compare; the command that began it goes on with it")
     return command, rows
@@ -89,7 +89,7 @@ def _told(row: Any) -> tuple[str, dict[int, float], bool]:
     return name, finals, bool(row.get("teaches", False))
 
 
-def _row(folder: Path, page: Path, name: str, finals: dict[int, float], teaches: bool) -> Row:
+def _row(folder: Path, page: Path, place: int, name: str, finals: dict[int, float], teaches: bool) -> Row:
     folders = {seed: compared_run(folder, name, seed) for seed in sorted(finals)}
     runs = {seed: read(RunFolder.open(each.path)) for seed, each in folders.items()}
     for seed, run in runs.items():
@@ -98,7 +98,7 @@ def _row(folder: Path, page: Path, name: str, finals: dict[int, float], teaches:
                 f"{folder / COMPARISON} gives {finals[seed]} % for {name!r} with seed {seed}, {folders[seed].result} "
                 f"{run.result.final}; they are not of the same comparison"
             )
-    return Row(name=printable(name), runs=runs, links=_links(folders, page), teaches=teaches)
+    return Row(name=printable(name), place=place, runs=runs, links=_links(folders, page), teaches=teaches)
 
 
 def _links(folders: dict[int, RunFolder], page: Path) -> dict[int, str]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from metadistiller.outcomes.calibration import Reliability
 
-from ._charts import ENSEMBLE_COLOUR, EXIT_COLOURS, FINAL_COLOUR, Chart, exit_colour, row_style, short, svg
+from ._charts import ENSEMBLE_COLOUR, EXIT_COLOURS, FINAL_COLOUR, Chart, exit_colour, short, svg
 from ._judging import Exits, Point, scale
 
 GREY = "#777777"
@@ -153,18 +153,26 @@ def heat_map(counts: Sequence[Sequence[int]], *, title: str, note: str) -> Chart
     )
 
 
-def dots(values: Mapping[str, Sequence[float]], *, title: str, unit: str, note: str) -> Chart:
+def dots(
+    values: Mapping[str, Sequence[float]],
+    styles: Mapping[str, tuple[str, str]],
+    *,
+    title: str,
+    unit: str,
+    note: str,
+) -> Chart:
     """A row for each name, with a point for each value and a bar at their mean.
 
     Args:
         values: by name, from top to bottom; at least one each.
+        styles: colour and dashes, by name.
     """
     means = {name: sum(found) / len(found) for name, found in values.items()}
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for row, (name, found) in enumerate(values.items()):
-            colour, _ = row_style(row)
+            colour, _ = styles[name]
             axes.plot(found, [row] * len(found), "o", color=colour, markersize=6, alpha=0.6, markeredgewidth=0)
             axes.plot([means[name]] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=2)
         axes.set_yticks(range(len(values)), [short(name, NAME_LENGTH) for name in values])

@@ -135,7 +135,8 @@ def _calibration(name: str, logits: Floats, labels: Integers) -> Calibration:
 def _quality(log_shares: Floats, labels: Integers) -> Quality:
     # A rounding above 1 would be in no bin.
     certain = np.minimum(1.0, np.exp(log_shares.max(1)))
-    return Quality(nll=nll(log_shares, labels), bins=reliability(certain, log_shares.argmax(1) == labels))
+    # Where everything is certain and right the mean is -0.0, and nobody wants to read that.
+    return Quality(nll=nll(log_shares, labels) + 0.0, bins=reliability(certain, log_shares.argmax(1) == labels))
 
 
 def _exits(outcomes: Outcomes) -> Exits:

@@ -18,12 +18,14 @@ class Row:
 
     Attributes:
         name: of the row.
+        place: in the order of all rows, from 0; it has its colour by it on every chart.
         runs: by seed; of a run that stands for itself by 0. Empty where none is finished.
         links: to the page of each run, by seed, where there is one.
         teaches: whether it is the teacher of other rows, and no row to compare.
     """
 
     name: str
+    place: int
     runs: Mapping[int, Run]
     links: Mapping[int, str]
     teaches: bool = False
@@ -104,9 +106,8 @@ def overlays(rows: Sequence[Row]) -> list[Chart]:
     for column, title, unit, note in COLUMNS:
         curves = [
             line
-            for place, row in enumerate(rows)
-            if (line := _mean(row, place, column))
-            and (column != "ensemble" or any(run.result.exits for run in row.every))
+            for row in rows
+            if (line := _mean(row, column)) and (column != "ensemble" or any(run.result.exits for run in row.every))
         ]
         if curves:
             banded = "Bands: one standard deviation over seeds." if any(curve.low for curve in curves) else ""
@@ -114,7 +115,7 @@ def overlays(rows: Sequence[Row]) -> list[Chart]:
     return charts
 
 
-def _mean(row: Row, place: int, column: str) -> Line | None:
+def _mean(row: Row, column: str) -> Line | None:
     found = [run.series[column] for run in row.every if column in run.series]
     points = [dict(zip(series.epochs, series.values, strict=True)) for series in found]
     epochs = sorted(set.intersection(*map(set, points))) if points else []
@@ -122,7 +123,7 @@ def _mean(row: Row, place: int, column: str) -> Line | None:
         return None
     spreads = [mean_and_deviation([each[epoch] for each in points]) for epoch in epochs]
     means = tuple(mean for mean, _ in spreads)
-    colour, dashes = row_style(place)
+    colour, dashes = row_style(row.place)
     banded = len(points) > 1
     return Line(
         name=short(row.name, NAME_LENGTH),

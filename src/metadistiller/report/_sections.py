@@ -153,6 +153,7 @@ def mistakes(run: Run) -> dict[str, Any]:
         return {"found": None}
     return {
         "found": found,
+        "total": run.evaluation.count,
         "share": accuracy(found.wrong, found.count).percent,
         "images": [
             {

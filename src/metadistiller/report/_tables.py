@@ -160,7 +160,7 @@ def cost(run: Run) -> list[tuple[str, str]]:
                 f"{len(same)}, each {duration(seconds)} at {rate:,.0f} images/s (medians)",
             )
         )
-    rows.append(("Peak memory", f"{run.result.peak_memory_mb:,.0f} MB"))
+    rows.append(("Peak memory", f"{run.result.peak_memory_mb:,.0f} MiB"))
     if run.judged:
         factor, letter = scale(run.judged.macs)
         rows.append(("The plain network, one image", f"{run.judged.macs / factor:.3g} {letter}MACs"))
