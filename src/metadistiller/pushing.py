@@ -25,7 +25,8 @@ def push(
 
     Args:
         where: hf:NAME or hf:OWNER/NAME; made where it is not there yet.
-        format, int8: as `export` has them, but for stages, which are a folder.
+        format: safetensors, torch or onnx.
+        int8: as `export` has it.
         private: of a repository that is made now: only its owner sees it.
     Returns: the address, and what was exported.
     Raises: ConfigError for a name that cannot be one and where there is no token; CheckpointError for a run that is not
