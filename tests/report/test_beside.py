@@ -92,6 +92,8 @@ def test_costs_stand_beside_those_of_plain_training(comparison: Page) -> None:
     # 600.5 and 400.5 seconds in the mean.
     assert [row[2] for row in rows[:2]] == ["1.00", f"{400.5 / 600.5:.2f}"]
     assert [row[5] for row in rows] == ["1.00", "1.00", "1.00"]
+    assert comparison.source.count("Peak memory, MiB") == 2
+    assert not re.search(r"\bMB\b", comparison.source)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def early_exits(run: Run) -> dict[str, Any]:
             exits,
             measured=_measured(run.early_exit, exits.plain),
             title="Accuracy against cost",
-            note="On the test set, after temperature scaling; at the left all leave at once, to the right fewer."
+            note="On the test set, after temperature scaling; at the left all leave at once."
             + (" Star: what it lost where it was measured, taken off the plain network." if run.early_exit else ""),
         )
         view["rows"] = _tradeoff_rows(exits)
