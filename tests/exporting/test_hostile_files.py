@@ -129,7 +129,7 @@ def test_a_header_takes_no_more_than_its_file_holds(
 
 @pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained", "cache_dir"])
 def test_a_header_names_no_file_to_be_opened(argument: str, exports: Mapping[str, Exported], tmp_path: Path) -> None:
-    """timm would open it, and before 1.0.21 run a pickle in it."""
+    """timm would open it, and 1.0.20 would run a pickle in it."""
     pytest.importorskip("timm")
     path = tmp_path / "a.safetensors"
     path.write_bytes(exports["safetensors"].path.read_bytes())
