@@ -1,7 +1,6 @@
 """A run as the page asks it: what its outputs say of an image, what a threshold does to the test set, its mistakes."""
 
 import base64
-import io
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from .. import outcomes
 from ..assemble import restore
 from ..config import require
 from ..data import normalised
+from ..engine.examples import png_text
 from ..errors import CheckpointError, ConfigError, DataError
 from ..outcomes.policy import Policy, Simulated, choices, costs, curve, simulate, uniform
 from ..records import RunFolder, read_json
@@ -166,10 +166,7 @@ class Shown:
         path = self.folder.early_exit
         values = read_json(path)
         try:
-            policy = Policy(
-                temperatures=tuple(map(float, values["temperatures"])),
-                thresholds=tuple(None if value is None else float(value) for value in values["thresholds"]),
-            )
+            policy = Policy.from_dict(values)
         except (KeyError, TypeError, ValueError) as error:
             raise _edited(path, error) from None
         if len(policy.thresholds) != self.num_exits:
@@ -235,7 +232,7 @@ class Shown:
         ]
         taught = [*targets, *[None] * (len(shares) - len(targets))]
         names = [*(f"exit {k}" for k in range(1, len(shares))), FINAL]
-        return Answer(_png(pixels), label, tuple(map(Output, names, shares, taught)))
+        return Answer(png_text(pixels), label, tuple(map(Output, names, shares, taught)))
 
     def _seen(self, pixels: Tensor) -> Tensor:
         data = self._restored.dataset
@@ -309,12 +306,6 @@ def _edited(path: Any, error: Exception) -> CheckpointError:
 
 def _picture(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-
-
-def _png(pixels: Tensor) -> str:
-    file = io.BytesIO()
-    _picture(pixels).save(file, format="png")
-    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def thumbnail(pixels: Tensor, side: int) -> Image.Image:

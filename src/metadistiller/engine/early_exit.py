@@ -84,7 +84,7 @@ class EarlyExitClassifier(nn.Module):
 
     def __init__(self, student: MultiExit, policy: Policy, shown: Shown) -> None:
         super().__init__()
-        check_outputs(policy, len(student.exits) + 1)
+        policy.check_outputs(len(student.exits) + 1)
         self.student = student
         self.policy = policy
         self.shown = shown
@@ -139,12 +139,6 @@ class EarlyExitClassifier(nn.Module):
             raise StageError(
                 f"{_CANNOT} (logits as large as {largest:.3g} of those that stay change by {gap:.3g}); {_INSTEAD}"
             )
-
-
-def check_outputs(policy: Policy, num_outputs: int) -> None:
-    """Raises: ConfigError where the policy is of another number of outputs."""
-    if len(policy.temperatures) != num_outputs:
-        raise ConfigError(f"the policy is of {len(policy.temperatures)} outputs, the network has {num_outputs}")
 
 
 class _Pass:
@@ -217,7 +211,7 @@ def save_early_exit(classifier: EarlyExitClassifier, path: Path, *, model: Choic
         "std": list(shown.std),
         "preparation": shown.preparation.as_dict(),
         "exits": {"design": student.backbone.exit_design, "inner_width": student.inner_width},
-        "policy": {"temperatures": list(policy.temperatures), "thresholds": list(policy.thresholds)},
+        "policy": policy.as_dict(),
     }
     tensors = {
         **{f"{NETWORK}{name}": tensor for name, tensor in student.backbone.plain.state_dict().items()},
@@ -270,10 +264,5 @@ def _parsed(header: dict[str, Any]) -> tuple[Choice, int | None, Shown, Policy]:
         std=tuple(map(float, header["std"])),
         preparation=Preparation.from_dict(header["preparation"]),
     )
-    policy = Policy(
-        temperatures=tuple(map(float, header["policy"]["temperatures"])),
-        thresholds=tuple(
-            None if threshold is None else float(threshold) for threshold in header["policy"]["thresholds"]
-        ),
-    )
+    policy = Policy.from_dict(header["policy"])
     return Choice(name=name, options=model), inner_width if inner_width is None else int(inner_width), shown, policy

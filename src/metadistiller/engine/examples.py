@@ -55,7 +55,7 @@ def soft_target_examples(
         "classes": list(dataset.classes),
         "images": [
             {
-                "png": _png(pixels[i]),
+                "png": png_text(pixels[i]),
                 "index": place,
                 "label": int(dataset.test.labels[place]),
                 "final": outputs[-1][i].tolist(),
@@ -98,7 +98,7 @@ def worst_mistakes(outcomes: Outcomes, dataset: Dataset) -> dict[str, Any]:
         "wrong": len(wrong),
         "images": [
             {
-                "png": _png(pixels[i], MISTAKE_SIDE),
+                "png": png_text(pixels[i], MISTAKE_SIDE),
                 "index": int(outcomes.index[place]),
                 "label": int(outcomes.labels[place]),
                 "answer": int(outcomes.answers[-1, place]),
@@ -114,7 +114,7 @@ def worst_mistakes(outcomes: Outcomes, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _png(pixels: Tensor, largest: int | None = None) -> str:
+def png_text(pixels: Tensor, largest: int | None = None) -> str:
     """A (3, H, W) uint8 image as the base64 text of a PNG file, its longer side at most `largest`."""
     file = io.BytesIO()
     picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())

@@ -77,7 +77,7 @@ class TensorBoard:
         self._write(session_log=SessionLog(status=SessionLog.START))
         settings = {key: value for key, value in told.settings.items() if value is not None}
         names = dict.fromkeys(("result/final", "result/ensemble"), 0.0)
-        for summary in hparams(settings, names):  # type: ignore[no-untyped-call]
+        for summary in hparams(settings, names):  # type: ignore[no-untyped-call]  # torch has none here
             self._write(summary=summary)
         self._file.flush()
 

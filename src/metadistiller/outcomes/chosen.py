@@ -1,6 +1,5 @@
 """What `metadistiller calibrate` chose and measured: early_exit.json of a run folder."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError
 from ..records import read_json, write_json
-from .policy import Policy
+from .policy import Policy, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +120,12 @@ class EarlyExit:
 
 
 def write(chosen: EarlyExit, path: Path) -> None:
-    policy = chosen.policy
     write_json(
         path,
         {
             "target": asdict(chosen.target),
             "held_out": asdict(chosen.held_out),
-            "temperatures": list(policy.temperatures),
-            "thresholds": list(policy.thresholds),
+            **chosen.policy.as_dict(),
             "measured": [asdict(row) for row in chosen.measured],
             "proved": dict(chosen.proved),
             "machine": None if chosen.machine is None else dict(chosen.machine),
@@ -145,12 +142,12 @@ def read(path: Path) -> EarlyExit:
         found = EarlyExit(
             target=_target(values["target"]),
             held_out=HeldOut(
-                share=_number(values["held_out"]["share"]),
+                share=number(values["held_out"]["share"]),
                 chosen_on=int(values["held_out"]["chosen_on"]),
                 measured_on=int(values["held_out"]["measured_on"]),
                 told=str(values["held_out"]["told"]),
             ),
-            policy=_policy(values),
+            policy=Policy.from_dict(values),
             measured=tuple(map(_row, values["measured"])),
             proved={key: int(values["proved"][key]) for key in ("images", "same")},
             machine=None if values["machine"] is None else dict(values["machine"]),
@@ -168,41 +165,27 @@ def read(path: Path) -> EarlyExit:
     return found
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} where a number should be")
-    return float(value)
-
-
 def _target(values: Any) -> Target:
-    given = {key: None if values[key] is None else _number(values[key]) for key in ("max_loss", "mean_macs")}
+    given = {key: None if values[key] is None else number(values[key]) for key in ("max_loss", "mean_macs")}
     if sum(value is not None for value in given.values()) != 1:
         raise ValueError("not one target")
     return Target(**given)
-
-
-def _policy(values: Any) -> Policy:
-    """Raises: ConfigError for a number that is out of range, and what malformed values raise."""
-    return Policy(
-        temperatures=tuple(map(_number, values["temperatures"])),
-        thresholds=tuple(None if value is None else _number(value) for value in values["thresholds"]),
-    )
 
 
 def _row(values: Any) -> Row:
     low_high = values["interval"]
     return Row(
         name=str(values["name"]),
-        policy=None if values["policy"] is None else _policy(values["policy"]),
-        accuracy=_number(values["accuracy"]),
-        loss=None if values["loss"] is None else _number(values["loss"]),
-        interval=None if low_high is None else (_number(low_high[0]), _number(low_high[1])),
-        macs=_number(values["macs"]),
-        saved=_number(values["saved"]),
+        policy=None if values["policy"] is None else Policy.from_dict(values["policy"]),
+        accuracy=number(values["accuracy"]),
+        loss=None if values["loss"] is None else number(values["loss"]),
+        interval=None if low_high is None else (number(low_high[0]), number(low_high[1])),
+        macs=number(values["macs"]),
+        saved=number(values["saved"]),
         left=tuple(map(int, values["left"])),
         latency=tuple(
             Latency(
-                batch=int(each["batch"]), **{key: _number(each[key]) for key in ("ms", "images_per_second", "ratio")}
+                batch=int(each["batch"]), **{key: number(each[key]) for key in ("ms", "images_per_second", "ratio")}
             )
             for each in values["latency"]
         ),

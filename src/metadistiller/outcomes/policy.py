@@ -4,7 +4,7 @@ Confidence is the largest probability of softmax(S_k / T_k).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -46,6 +46,33 @@ class Policy:
         for threshold in self.thresholds:
             if threshold is not None and not 0 <= threshold <= 1:
                 raise ConfigError(f"threshold is {threshold!r}; take 0 to 1, or null for an exit that is not used")
+
+    def check_outputs(self, num_outputs: int) -> None:
+        """Raises: ConfigError where it is of another number of outputs."""
+        if len(self.temperatures) != num_outputs:
+            raise ConfigError(f"the policy is of {len(self.temperatures)} outputs, the network has {num_outputs}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as files have them."""
+        return {"temperatures": list(self.temperatures), "thresholds": list(self.thresholds)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Policy":
+        """What as_dict gave, from a file of anybody's.
+
+        Raises: ConfigError for a number that is out of range; KeyError, TypeError, ValueError for what is none.
+        """
+        return cls(
+            temperatures=tuple(map(number, values["temperatures"])),
+            thresholds=tuple(None if value is None else number(value) for value in values["thresholds"]),
+        )
+
+
+def number(value: Any) -> float:
+    """A finite number from JSON. Raises: ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} where a number should be")
+    return float(value)
 
 
 def uniform(num_outputs: int, threshold: float, temperatures: Sequence[float] | None = None) -> Policy:
@@ -103,10 +130,7 @@ def choices(certain: Floats, thresholds: Sequence[float | None]) -> NDArray[np.i
 
 def simulate(outcomes: Outcomes, policy: Policy) -> Simulated:
     """What the policy does to these images. Raises: ConfigError where it is of another number of outputs."""
-    if len(policy.temperatures) != outcomes.num_outputs:
-        raise ConfigError(
-            f"the policy is of {len(policy.temperatures)} outputs, the network has {outcomes.num_outputs}"
-        )
+    policy.check_outputs(outcomes.num_outputs)
     return _simulated(outcomes, confidences(outcomes, policy.temperatures), policy.thresholds)
 
 

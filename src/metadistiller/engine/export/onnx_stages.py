@@ -88,8 +88,7 @@ def _write(method: Method, path: Path, header: Mapping[str, Any]) -> None:
 
 def write_table(path: Path, header: Mapping[str, Any], policy: Policy) -> None:
     """early_exit.json of the folder `path`."""
-    chosen = {"temperatures": list(policy.temperatures), "thresholds": list(policy.thresholds)}
-    write_json(path / TABLE, {**header, **chosen})
+    write_json(path / TABLE, {**header, **policy.as_dict()})
 
 
 def with_policy(path: Path, policy: Policy) -> None:
@@ -98,9 +97,7 @@ def with_policy(path: Path, policy: Policy) -> None:
     Raises: ConfigError where it is of another number of outputs; CheckpointError where there is no such folder.
     """
     header = _table(path)
-    number = len(header["stages"])
-    if len(policy.temperatures) != number:
-        raise ConfigError(f"the policy is of {len(policy.temperatures)} outputs, the network has {number}")
+    policy.check_outputs(len(header["stages"]))
     write_table(path, header, policy)
 
 
@@ -118,10 +115,7 @@ def _open(path: Path) -> Opened:
     how = described(header, path / TABLE)
     try:
         files = [(str(each["file"]), str(each["sha256"])) for each in header["stages"]]
-        policy = Policy(
-            temperatures=tuple(map(float, header["temperatures"])),
-            thresholds=tuple(None if value is None else float(value) for value in header["thresholds"]),
-        )
+        policy = Policy.from_dict(header)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path / TABLE} is damaged ({type(error).__name__}: {error})") from None
     if len(files) < 2 or len(files) != len(policy.temperatures):
