@@ -127,7 +127,7 @@ def test_every_setting_has_a_table_and_every_run_a_line() -> None:
         assert len(lines) + beside == 1, "once, and in one of the two lists"
         assert beside == (record.final == 59.0)
     # 3 + 6 + 6 hours of three(), 1 + 1 + 2 + 1 + 2 + 2 + 2 on digits, and 200 epochs of 25, 10 and 10 s.
-    assert "All runs together took 28.5 hours" in page
+    assert "Together they took 28.5 hours." in page
 
 
 def test_the_order_of_entry_changes_nothing() -> None:

@@ -73,8 +73,8 @@ def _extent(records: Sequence[Record], groups: Groups) -> str:
     hours = sum(sorted(record.seconds for record in records)) / 3600
     return (
         f"Runs: {len(records)}, of which {full} exactly as their recipe says. "
-        f"Of the {len(NAMES)} recipes behind the tables, {recipes} have such a run. "
-        f"All runs together took {hours:,.1f} hours, those that trained a teacher not counted."
+        f"Of the {len(NAMES)} recipes behind the tables, {recipes} have such a run.\n"
+        f"Together they took {hours:,.1f} hours."
     )
 
 
