@@ -508,7 +508,8 @@ def rows_of(epochs: int, learns: Callable[[int], bool], *, aligned: bool) -> lis
         row |= {f"target_{k}_{kind}": str(epoch + k / 10 + KINDS.index(kind) / 100) for k in (1, 2) for kind in KINDS}
         late = {"heldout_loss": str(epoch + 0.5), "generator_gradient_norm": "0.0"}
         if aligned:
-            late |= {f"{of}_{k}_alignment": str(epoch + k / 10) for k in (1, 2) for of in ("target", "label")}
+            late |= {f"target_{k}_alignment": str(epoch + k / 10) for k in (1, 2)}
+            late |= {f"label_{k}_alignment": str(-epoch - k / 10) for k in (1, 2)}
         rows.append(row | {key: value if learns(epoch) else "" for key, value in late.items()})
     return rows
 
@@ -537,7 +538,8 @@ def test_the_curve_of_a_run_is_its_results(epochs: int, meta: int, aligned: bool
             assert getattr(point, kind) == tuple(float(rows[point.epoch][f"target_{k}_{kind}"]) for k in (1, 2))
         learned = point.epoch // meta * meta
         assert point.heldout_loss == learned + 0.5
-        assert point.target_alignment == point.label_alignment == ((learned + 0.1, learned + 0.2) if aligned else None)
+        assert point.target_alignment == ((learned + 0.1, learned + 0.2) if aligned else None)
+        assert point.label_alignment == ((-learned - 0.1, -learned - 0.2) if aligned else None)
         assert point.generator_steps == 3 * (point.epoch // meta + 1)
 
 

@@ -153,6 +153,25 @@ def test_rows_are_named_as_their_command_names_them() -> None:
     assert "dsn" in render([run("dsn", 0, 50.0, command="metadistiller compare '--methods=plain,dsn'")])
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.5, ["0.5", ".5", "5e-1"]),
+        (1.0, ["1", "1.0"]),
+        (4, ["4"]),
+        (True, ["true", "True"]),
+        (None, ["null"]),
+        ("mirror", ["mirror"]),
+    ],
+)
+def test_a_value_may_be_written_as_commands_take_it(value: Any, words: list[str]) -> None:
+    for word in (*words, "2", "[[[[", "&a *a", "2020-13-45"):
+        command = f"metadistiller compare --methods dsn,dsn:x={word}"
+        record = run("dsn", 0, 50.0, overrides={"method.x": value}, command=command)
+        expected = f"dsn:x={_compared.told(value)}" if word in words and value is not None else "dsn"
+        assert row(render([record]), "Comparisons", expected, "1"), word
+
+
 def test_an_option_that_a_run_is_older_than_does_not_name_it() -> None:
     older = run("metadistiller", 0, 50.0, overrides={"method.new": None})
     assert row(render([older]), "Comparisons", "metadistiller", "1")
@@ -193,6 +212,9 @@ def test_another_method_than_the_recipe_s_is_compared_with_the_recipe_s_own() ->
     assert row(page, "Table 1", "wrn16_1", "metadistiller")[1] == "61.50 (1)"
     assert row(page, "Comparisons", "metadistiller", "1")[3] == "+1.50 (one seed)"
     assert "## Ablations" not in page
+    # It is compared with one that stands beside the paper's, and that is listed there alone.
+    assert [line[0] for line in cells(section(page, "Runs"))][2:] == ["plain"]
+    assert section(page, "Runs").count("- **cifar100_wrn16_1_metadistiller** seed 0") == 1
     assert "Comparisons\n" not in render([own])
 
 

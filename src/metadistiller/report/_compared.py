@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from metadistiller import paper
 from metadistiller.errors import UnknownName
 from metadistiller.ledger import Hardware, Record
@@ -176,11 +174,14 @@ def _rows(command: str) -> list[str]:
     return [row for value in (*joined, *apart) for row in value.split(",")]
 
 
-def _means(text: str, value: Any) -> bool:
-    try:
-        return text == value or bool(yaml.safe_load(text) == value)
-    except yaml.YAMLError:
-        return False
+def _means(word: str, value: Any) -> bool:
+    """Whether a command's word is this value: 1 is 1.0, and True is true."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(word) == value
+        except ValueError:
+            return False
+    return word.lower() == told(value).lower()
 
 
 # -- as text ----------------------------------------------------------------------------------------------------------
