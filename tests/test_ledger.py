@@ -135,6 +135,20 @@ def test_the_same_run_again_changes_nothing(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_the_same_folder_is_one_run_to_a_version_with_more_settings(path: Path) -> None:
+    """Which it has as null; a run that ended at another time is another all the same."""
+    append(path, RECORD)
+    before = path.read_bytes()
+    newer = replace(RECORD, overrides={**RECORD.overrides, "method.new": None, "new": None}, targets=(FIRST, LAST))
+    assert newer.id != RECORD.id
+    assert append(path, newer) is False
+    assert path.read_bytes() == before
+    others = [{"date": "2027-01-01T00:00:00Z"}, {"seconds": 1.0}, {"overrides": {}}, {"seed": 1}, {"commit": None}]
+    for other in others:
+        path.write_bytes(before)
+        assert append(path, replace(newer, **other))
+
+
 @pytest.mark.parametrize("change", [{"final": 77.32}, {"ensemble": 77.0}, {"exits": (61.5, 70.0)}, {"exits": ()}])
 def test_the_same_run_with_another_outcome_is_refused(path: Path, change: dict[str, Any]) -> None:
     append(path, RECORD)

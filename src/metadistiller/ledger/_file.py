@@ -60,6 +60,8 @@ def append(path: str | Path, record: Record) -> bool:
     with locked(path):
         records = read(path)
         for there in records:
+            if there.is_of_the_run_of(record):
+                return False
             if there.id != record.id:
                 continue
             if there.outcome == record.outcome:

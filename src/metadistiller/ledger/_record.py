@@ -122,6 +122,17 @@ class Record:
         """What two runs of the same settings on the same hardware must agree in to be one."""
         return (*self.exits, self.final, self.ensemble)
 
+    def is_of_the_run_of(self, other: "Record") -> bool:
+        """Whether both are of one folder, entered by two versions: the newer has settings that the run is older than,
+        which it tells as null, so that the id is another.
+        """
+        return self._without_nulls() == other._without_nulls()
+
+    def _without_nulls(self) -> tuple[Any, ...]:
+        changed = {key: value for key, value in self.overrides.items() if value is not None}
+        which = (self.recipe, self.method, self.seed, self.epochs, self.teacher, changed, self.hardware, self.outcome)
+        return (*which, self.commit, self.seconds, self.peak_memory_mb, self.date)
+
     def as_dict(self) -> dict[str, Any]:
         return {"id": self.id, **asdict(self)}
 
