@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from metadistiller import cli, compare
+from metadistiller import cli, compare, ledger
 from metadistiller.config import Choice, Config, Teacher
-from metadistiller.errors import CheckpointError, ConfigError, RunError
+from metadistiller.errors import CheckpointError, ConfigError, LedgerError, RunError
 from metadistiller.paired import t_quantile
 from metadistiller.records import RunFolder
 
@@ -201,3 +201,112 @@ def test_what_cannot_be_meant_is_refused(
     assert cli.main(["compare", *words, "--out", str(tmp_path / "x")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+# Into a ledger
+
+
+def test_what_is_finished_is_entered_as_it_is_finished_and_no_teacher(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what was finished before; and what fails is not."""
+    rows = {"plain": replace(tiny_config, method=Choice(name="plain"))}
+    rows["kd"] = replace(tiny_config, method=Choice(name="kd"), teacher=Teacher(name="resnet10"))
+    found = compare.plan(rows, range(2), tmp_path)
+    done: list[str] = []
+
+    def train(folder: RunFolder, config: Config, **limits: Any) -> None:
+        if (config.method.name, config.seed) == ("kd", 1):
+            raise RunError("the disk is full")
+        finish(next(pair for pair in found if pair.folder is folder), 50.0, 50.0)
+        done.append(f"trained {folder.path.relative_to(tmp_path)}")
+
+    monkeypatch.setattr(compare, "train_apart", train)
+    monkeypatch.setattr(compare.report, "write_comparison", lambda out: None)
+    finish(found[0], 50.0, 50.0)
+    with pytest.raises(RunError, match=r"^1 of 6 runs failed: the disk is full$"):
+        compare.run(
+            found,
+            tmp_path,
+            tell=lambda line: None,
+            command="c",
+            enter=lambda folder: done.append(f"entered {folder.path.relative_to(tmp_path)}"),
+        )
+    assert done == [
+        "entered plain/s0",
+        "trained teacher-resnet10/s0",
+        "trained kd/s0",
+        "entered kd/s0",
+        "trained plain/s1",
+        "entered plain/s1",
+        "trained teacher-resnet10/s1",
+    ]
+
+
+@pytest.mark.parametrize("error", [LedgerError("it is damaged"), CheckpointError("no events"), OSError("no space")])
+def test_a_run_that_is_not_entered_is_told_after_everything_else_is_done(
+    pairs: list[compare.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def enter(folder: RunFolder) -> None:
+        if folder.path.parent.name == "dsn":
+            raise error
+
+    shown: list[Path] = []
+    monkeypatch.setattr(compare.report, "write_comparison", shown.append)
+    for pair in pairs:
+        finish(pair, 50.0, 50.0)
+    heard: list[str] = []
+    with pytest.raises(RunError, match=rf"^3 of 6 runs were not entered: {error}$"):
+        compare.run(pairs, tmp_path, tell=heard.append, command="c", enter=enter)
+    assert f"[2/6] dsn seed 0: not entered: {error}" in heard
+    assert [row["n"] for row in json.loads((tmp_path / "compare.json").read_text())["rows"]] == [3, 3]
+    assert shown == [tmp_path]
+
+
+def test_the_command_enters_its_runs_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """End to end, the second time with what was trained the first, and then with a ledger that says otherwise."""
+    monkeypatch.chdir(tmp_path)
+    words = ["compare", *WORDS, "--methods", "plain,metadistiller:alpha=0.3", "--seeds", "1", "--out", "all"]
+    evidence = tmp_path / "evidence"
+    assert cli.main(words) == 0
+    assert not evidence.exists(), "nothing is entered where nobody asks"
+    assert cli.main([*words, "--evidence", "evidence"]) == 0
+    assert "evidence: evidence/README.md" in capsys.readouterr().out
+    records = ledger.read(evidence / "ledger.json")
+    assert [(record.recipe, record.method, record.seed, record.epochs) for record in records] == [
+        ("digits", "plain", 0, 2),
+        ("digits", "metadistiller", 0, 2),
+    ]
+    assert records[1].overrides == {
+        "batch_size": 16,
+        "data.train_per_class": 4,
+        "method.alpha": 0.3,
+        "model.width": 4,
+    }
+    assert {record.command for record in records} == {f"metadistiller {' '.join(words)}"}
+    page = (evidence / "README.md").read_text()
+    assert "metadistiller:alpha=0.3" in page
+    before = (evidence / "ledger.json").read_bytes()
+    assert cli.main([*words, f"--evidence={evidence}"]) == 0
+    assert ((evidence / "ledger.json").read_bytes(), (evidence / "README.md").read_text()) == (before, page)
+    whole = json.loads(before)
+    whole["runs"][0]["final"] = 1.5
+    (evidence / "ledger.json").write_text(json.dumps(whole))
+    (tmp_path / "all" / "compare.md").unlink()
+    capsys.readouterr()
+    assert cli.main([*words, "--evidence", "evidence"]) == 1
+    assert "1 of 2 runs were not entered" in capsys.readouterr().err
+    assert (tmp_path / "all" / "compare.md").is_file()
+
+
+def test_a_named_recipe_is_the_one_that_its_runs_are_of() -> None:
+    from metadistiller.settings import parse
+
+    for words, recipe in (
+        ([], "digits"),
+        (["cifar100_wrn16_1_metadistiller"], "cifar100_wrn16_1_metadistiller"),
+        (["--data", "cifar100"], "cifar100"),
+    ):
+        assert parse(words, command="metadistiller compare").recipe == recipe

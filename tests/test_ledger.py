@@ -3,7 +3,9 @@
 import fcntl
 import hashlib
 import io
+import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -17,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from metadistiller import ledger, recipe, records
 from metadistiller.assemble import assemble
@@ -26,8 +29,21 @@ from metadistiller.engine import machine
 from metadistiller.engine.train import train
 from metadistiller.engine.watch import Lines
 from metadistiller.errors import CheckpointError, LedgerError
-from metadistiller.ledger import Hardware, Record, TeacherRun, _file, append, identity, locked, read, record_of
+from metadistiller.ledger import (
+    Hardware,
+    Record,
+    TargetsAt,
+    TeacherRun,
+    _file,
+    append,
+    identity,
+    locked,
+    read,
+    record_of,
+)
+from metadistiller.ledger._record import MOST_EPOCHS
 from metadistiller.ledger._run import NOT_OVERRIDES, portable
+from metadistiller.ledger._targets import targets_of
 from metadistiller.records import RunFolder, source_commit, write_json, write_text
 
 RECORD = Record(
@@ -51,6 +67,19 @@ RECORD = Record(
     peak_memory_mb=1100.5,
     date="2026-11-22T14:03:05Z",
 )
+FIRST = TargetsAt(
+    epoch=0,
+    generator_steps=391,
+    accuracy=(1.0, 100.0),
+    entropy=(4.5, 0.25),
+    confidence=(0.01, 1.0),
+    heldout_loss=None,
+    target_alignment=None,
+    label_alignment=None,
+)
+LAST = replace(
+    FIRST, epoch=199, generator_steps=None, heldout_loss=0.5, target_alignment=(-1, 0.25), label_alignment=(0.5, 1.0)
+)
 
 
 @pytest.fixture
@@ -61,7 +90,15 @@ def path(tmp_path: Path) -> Path:
 # What is entered is read
 
 
-@pytest.mark.parametrize("record", [RECORD, replace(RECORD, teacher=None, commit=None, exits=(), overrides={})])
+@pytest.mark.parametrize(
+    "record",
+    [
+        RECORD,
+        replace(RECORD, teacher=None, commit=None, exits=(), overrides={}),
+        replace(RECORD, targets=(FIRST,)),
+        replace(RECORD, targets=(FIRST, LAST)),
+    ],
+)
 def test_what_is_entered_is_read(path: Path, record: Record) -> None:
     assert read(path) == []
     assert append(path, record) is True
@@ -72,7 +109,22 @@ def test_records_stay_in_the_order_of_entry(path: Path) -> None:
     records = [replace(RECORD, seed=seed) for seed in (3, 0, 2)]
     assert [append(path, record) for record in records] == [True] * 3
     assert read(path) == records
-    assert json.loads(path.read_text())["format"] == 1
+    assert json.loads(path.read_text())["format"] == 2
+
+
+def test_a_ledger_of_format_1_is_read_without_targets_and_goes_on_in_format_2(path: Path) -> None:
+    append(path, RECORD)
+    whole = json.loads(path.read_text())
+    del whole["runs"][0]["targets"]
+    write_json(path, {**whole, "format": 1})
+    assert read(path) == [RECORD]
+    assert append(path, replace(RECORD, seed=1, targets=(FIRST, LAST)))
+    assert json.loads(path.read_text())["format"] == 2
+    assert read(path) == [RECORD, replace(RECORD, seed=1, targets=(FIRST, LAST))]
+    # A file of format 1 that has what came later is none.
+    write_json(path, {**json.loads(path.read_text()), "format": 1})
+    with pytest.raises(LedgerError, match="run 0 has unknown keys: targets"):
+        read(path)
 
 
 def test_the_same_run_again_changes_nothing(path: Path) -> None:
@@ -81,6 +133,20 @@ def test_the_same_run_again_changes_nothing(path: Path) -> None:
     again = replace(RECORD, seconds=1.0, date="2027-01-01T00:00:00Z", commit=None)
     assert append(path, again) is False
     assert path.read_bytes() == before
+
+
+def test_the_same_folder_is_one_run_to_a_version_with_more_settings(path: Path) -> None:
+    """Which it has as null; a run that ended at another time is another all the same."""
+    append(path, RECORD)
+    before = path.read_bytes()
+    newer = replace(RECORD, overrides={**RECORD.overrides, "method.new": None, "new": None}, targets=(FIRST, LAST))
+    assert newer.id != RECORD.id
+    assert append(path, newer) is False
+    assert path.read_bytes() == before
+    others = [{"date": "2027-01-01T00:00:00Z"}, {"seconds": 1.0}, {"overrides": {}}, {"seed": 1}, {"commit": None}]
+    for other in others:
+        path.write_bytes(before)
+        assert append(path, replace(newer, **other))
 
 
 @pytest.mark.parametrize("change", [{"final": 77.32}, {"ensemble": 77.0}, {"exits": (61.5, 70.0)}, {"exits": ()}])
@@ -217,13 +283,13 @@ def of(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "a newer format": (lambda whole: {**whole, "format": 2}, "has format 2, this version reads 1"),
+    "a newer format": (lambda whole: {**whole, "format": 3}, "has format 3, this version reads 1 and 2"),
     "no format": (lambda whole: {"runs": whole["runs"]}, "no ledger: it has no format"),
     "a list": (lambda whole: whole["runs"], "no ledger"),
-    "no runs": (lambda whole: {"format": 1}, "not format and a list of runs"),
-    "runs by name": (lambda whole: {"format": 1, "runs": {}}, "not format and a list of runs"),
+    "no runs": (lambda whole: {"format": 2}, "not format and a list of runs"),
+    "runs by name": (lambda whole: {"format": 2, "runs": {}}, "not format and a list of runs"),
     "more beside the runs": (lambda whole: {**whole, "notes": ""}, r"holds \['format', 'notes', 'runs'\]"),
-    "a number as a run": (lambda whole: {"format": 1, "runs": [3]}, "run 0 is 3, not a record"),
+    "a number as a run": (lambda whole: {"format": 2, "runs": [3]}, "run 0 is 3, not a record"),
     "an unknown field": (of("top5", 90.0), "run 0 has unknown keys: top5"),
     "a missing field": (runs(lambda run: run.pop("seconds")), "run 0 has missing keys: seconds"),
     "a field of the wrong type": (of("epochs", "200"), "run 0: epochs is '200'"),
@@ -235,9 +301,38 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "another date": (of("date", "22 November"), "run 0: date is '22 November'"),
     "half a machine": (runs(lambda run: run["hardware"].pop("torch")), "run 0, hardware has missing keys: torch"),
     "an unknown of the teacher": (of("teacher", {"name": "x"}), "run 0, teacher has unknown keys: name"),
+    "no epoch of targets": (of("targets", []), r"run 0: targets is \[\]"),
+    "too many epochs of targets": (of("targets", [asdict(FIRST)] * (MOST_EPOCHS + 1)), "run 0: targets is"),
+    "half an epoch of targets": (of("targets", [{"epoch": 0}]), "run 0, targets 0 has missing keys: accuracy"),
+    **{
+        f"targets with {key} {value!r}": (of("targets", [{**asdict(FIRST), key: value}]), f"targets 0: {key} is")
+        for key, value in (
+            ("epoch", 200),
+            ("epoch", -1),
+            ("generator_steps", 1.5),
+            ("accuracy", [1.0, 100.1]),
+            ("accuracy", []),
+            ("accuracy", None),
+            ("entropy", [-0.1, 1.0]),
+            ("entropy", [1.0, math.inf]),
+            ("confidence", [0.5, 1.1]),
+            ("heldout_loss", -1.0),
+            ("target_alignment", [0.0, -1.1]),
+            ("label_alignment", [True, 0.0]),
+        )
+    },
+    "targets of another number of exits": (
+        of("targets", [{**asdict(FIRST), "entropy": [1.0]}]),
+        "targets 0 are not of 2 exits",
+    ),
+    "an epoch of targets twice": (of("targets", [asdict(FIRST)] * 2), "targets 1: epoch is 0"),
+    "updates taken back": (
+        of("targets", [asdict(FIRST), {**asdict(LAST), "generator_steps": 390}]),
+        "generator_steps become fewer",
+    ),
     "another's id": (of("id", "0" * 16), "run 0 has the id 0000000000000000, its settings make"),
     "another's settings": (of("seed", 7), "run 0 has the id"),
-    "a run twice": (lambda whole: {"format": 1, "runs": whole["runs"] * 2}, "run 1 is there already"),
+    "a run twice": (lambda whole: {"format": 2, "runs": whole["runs"] * 2}, "run 1 is there already"),
 }
 
 
@@ -311,6 +406,7 @@ def finished(folder: Path, config: Config, *, teacher: dict[str, Any] | None = N
     names = {"method": config.method.name, "network": config.model.name, "data": config.data.name}
     scores = {"exits": [50.0], "final": 60.5, "ensemble": 61.0, "seconds": 99.5, "peak_memory_mb": 512.0}
     write_json(run.result, {**names, **scores, "epochs": config.epochs, "seed": config.seed})
+    run.write_rows([{"epoch": epoch, "loss": 1.0} for epoch in range(config.epochs)])
     os.utime(run.result, (1_795_356_185, 1_795_356_185))
     return run
 
@@ -410,6 +506,121 @@ def test_a_run_of_the_program_can_be_entered(
     assert (record.final, list(record.exits), record.teacher) == (result["final"], result["exits"], None)
     assert (record.epochs, record.paper_epochs, record.hardware.threads) == (1, 3, 1)
     assert record.commit == A
+
+
+# Soft targets over training
+
+
+KINDS = ("accuracy", "entropy", "confidence")
+
+
+def rows_of(epochs: int, learns: Callable[[int], bool], *, aligned: bool) -> list[dict[str, str]]:
+    """results.csv of a run with two exits: every value says which epoch, exit and column it is of."""
+    rows = []
+    for epoch in range(epochs):
+        row = {"epoch": str(epoch)}
+        row |= {f"target_{k}_{kind}": str(epoch + k / 10 + KINDS.index(kind) / 100) for k in (1, 2) for kind in KINDS}
+        late = {"heldout_loss": str(epoch + 0.5), "generator_gradient_norm": "0.0"}
+        if aligned:
+            late |= {f"target_{k}_alignment": str(epoch + k / 10) for k in (1, 2)}
+            late |= {f"label_{k}_alignment": str(-epoch - k / 10) for k in (1, 2)}
+        rows.append(row | {key: value if learns(epoch) else "" for key, value in late.items()})
+    return rows
+
+
+def epoch_event(epoch: int, images: int) -> dict[str, Any]:
+    seconds = 0.1 + epoch / 3
+    return {"event": "epoch", "epoch": epoch, "epoch_seconds": seconds, "images_per_second": images / seconds}
+
+
+MADE = {"batch_size": 64, "method": {"meta_every_steps": 3}}
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize(("epochs", "meta"), [(1, 1), (5, 2), (12, 5), (13, 1), (200, 5), (201, 7)])
+def test_the_curve_of_a_run_is_its_results(epochs: int, meta: int, aligned: bool) -> None:
+    rows = rows_of(epochs, lambda epoch: epoch % meta == 0, aligned=aligned)
+    # 450 images are eight batches of 64, the last of two; the generator learns in the first, fourth and seventh.
+    curve = targets_of(rows, [epoch_event(epoch, 450) for epoch in range(epochs)], MADE)
+    assert curve is not None
+    assert len(curve) == min(epochs, 12)
+    assert (curve[0].epoch, curve[-1].epoch) == (0, epochs - 1)
+    gaps = {after.epoch - before.epoch for before, after in itertools.pairwise(curve)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    for point in curve:
+        for kind in KINDS:
+            assert getattr(point, kind) == tuple(float(rows[point.epoch][f"target_{k}_{kind}"]) for k in (1, 2))
+        learned = point.epoch // meta * meta
+        assert point.heldout_loss == learned + 0.5
+        assert point.target_alignment == ((learned + 0.1, learned + 0.2) if aligned else None)
+        assert point.label_alignment == ((-learned - 0.1, -learned - 0.2) if aligned else None)
+        assert point.generator_steps == 3 * (point.epoch // meta + 1)
+
+
+def test_what_no_epoch_has_had_yet_is_nothing() -> None:
+    rows = rows_of(3, lambda epoch: epoch == 2, aligned=True)
+    curve = targets_of(rows, [epoch_event(0, 64)], MADE)
+    assert curve is not None
+    assert [(point.heldout_loss, point.target_alignment, point.generator_steps) for point in curve] == [
+        (None, None, 0),
+        (None, None, 0),
+        (2.5, (2.1, 2.2), 1),
+    ]
+
+
+def test_a_method_without_soft_targets_has_no_curve() -> None:
+    assert targets_of([{"epoch": "0", "exit_1_hard": "1.0"}], [], MADE) is None
+
+
+def test_a_generator_that_never_learns_has_no_updates_whatever_is_known() -> None:
+    rows = rows_of(4, lambda epoch: False, aligned=False)
+    curve = targets_of(rows, [], {"batch_size": 64, "method": {}})
+    assert curve is not None
+    assert [point.generator_steps for point in curve] == [0] * 4
+
+
+def test_steps_are_told_by_epochs_that_were_not_interrupted() -> None:
+    """Of one that was resumed, events.jsonl has the images after the resume alone."""
+    rows = rows_of(2, lambda epoch: True, aligned=False)
+    older = {"batch_size": 64, "method": {}}
+    resumed = {"event": "resume", "epoch": 0, "step": 3}
+
+    def counts(*events: dict[str, Any]) -> list[int | None]:
+        return [point.generator_steps for point in targets_of(rows, events, older) or ()]
+
+    assert counts(epoch_event(0, 450), epoch_event(1, 450)) == [8, 16]
+    assert counts(resumed, epoch_event(0, 258), epoch_event(1, 450)) == [8, 16]
+    # Where every epoch was interrupted nobody knows.
+    assert counts(resumed, epoch_event(0, 258)) == [None, None]
+    # Resumed between two epochs both are whole.
+    assert counts(epoch_event(0, 449), {"event": "resume", "epoch": 1, "step": 0}, epoch_event(1, 449)) == [8, 16]
+
+
+@pytest.mark.parametrize("targets", ["meta", "labels", "frozen", "uniform"])
+def test_the_updates_of_a_run_of_the_program_are_those_that_it_took(
+    tmp_path: Path, tiny_config: Config, targets: str
+) -> None:
+    """Adam counts its own."""
+    options = {"meta_every_epochs": 2, "meta_every_steps": 2, "targets": targets}
+    config = written_out(replace(tiny_config, method=Choice(name="metadistiller", options=options)))
+    job = assemble(config, load_data(config.data))
+    folder = RunFolder.create(tmp_path / "run", job.config.as_dict())
+    train(job, folder, watcher=Lines(io.StringIO()), command="metadistiller train")
+    curve = record_of(folder, "tiny", config).targets
+    assert curve is not None
+    # 40 images are three batches of 16, 16 and 8; the generator learns in the first and the last of epochs 0 and 2.
+    counts = [2, 2, 4] if targets in ("meta", "labels") else [0, 0, 0]
+    assert [(point.epoch, point.generator_steps) for point in curve] == list(enumerate(counts))
+    steps = {
+        int(tensor)
+        for path in folder.checkpoints.glob("e0003*/optimizers.safetensors")
+        for key, tensor in load_file(path).items()
+        if key.startswith("generator/") and key.endswith("/step")
+    }
+    assert steps == ({4} if counts[-1] else set())
+    rows = folder.read_rows()
+    assert [point.accuracy[0] for point in curve] == [float(row["target_1_accuracy"]) for row in rows]
+    assert [point.heldout_loss is None for point in curve] == [targets != "meta"] * 3
 
 
 OTHER_VALUES: dict[str, Any] = {
@@ -553,6 +764,13 @@ def test_a_run_that_is_not_finished_has_no_record(tmp_path: Path, kd: Config) ->
     run = finished(tmp_path / "run", kd)
     run.result.unlink()
     with pytest.raises(CheckpointError, match="is not finished; finish it with 'metadistiller resume"):
+        record_of(run, "r", kd)
+
+
+def test_a_run_without_its_rows_has_no_record(tmp_path: Path, kd: Config) -> None:
+    run = finished(tmp_path / "run", kd)
+    run.results.unlink()
+    with pytest.raises(CheckpointError, match=r"ValueError: results\.csv has no rows"):
         record_of(run, "r", kd)
 
 

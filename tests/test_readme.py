@@ -1,15 +1,19 @@
 """What the README says can be done, can be done."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 import torchvision
 
 import metadistiller
-from metadistiller import cli
+from metadistiller import cli, ledger, report
+from metadistiller.errors import LedgerError
+from metadistiller.paired import paired_difference
 from metadistiller.recipes import recipe
 from metadistiller.records import RunFolder
 from metadistiller.settings import parse
@@ -103,6 +107,68 @@ def test_every_part_of_the_package_stands_in_the_tree() -> None:
     for path in (ROOT / "src" / "metadistiller").iterdir():
         if not path.name.startswith("_") and (path.is_dir() or path.suffix == ".py"):
             assert path.name in tree
+
+
+# What the results stand on
+
+
+@pytest.fixture(scope="module")
+def results() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results", ROOT / "scripts" / "results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_results_are_what_the_ledger_makes(results: ModuleType) -> None:
+    assert results.written(README) == README, "README.md is behind evidence/ledger.json: run python scripts/results.py"
+    assert re.findall("<!-- results: (.*) -->", README) == list(results.SETTINGS), "each setting, once"
+    assert README.count("<!-- end of results -->") == len(results.SETTINGS)
+
+
+def test_the_evidence_page_is_what_the_ledger_makes(tmp_path: Path) -> None:
+    evidence = ROOT / "evidence"
+    for name in ("ledger.json", "figure3.svg"):
+        if (evidence / name).exists():
+            (tmp_path / name).write_bytes((evidence / name).read_bytes())
+    made = report.write_evidence(tmp_path).read_text(encoding="utf-8")
+    page = (evidence / "README.md").read_text(encoding="utf-8")
+    assert made == page, "evidence/README.md is behind its ledger.json: run metadistiller report evidence"
+
+
+def test_results_that_were_changed_by_hand_are_mended(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "README.md").write_text(README.replace("92.05", "99.05"), encoding="utf-8")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    assert results.main() == 0
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == README
+    (tmp_path / "README.md").write_text(README.replace("results: digits", "results: dogs"), encoding="utf-8")
+    assert results.main() == 1
+    assert "asks for 'dogs-10-per-class'; scripts/results.py has digits-10-per-class" in capsys.readouterr().err
+    monkeypatch.setitem(results.SETTINGS, "dogs-10-per-class", {"recipe": "digits", "epochs": 1, "overrides": {}})
+    with pytest.raises(LedgerError, match="has no comparison of digits, 1 epochs"):
+        results.written((tmp_path / "README.md").read_text(encoding="utf-8"))
+    assert results.main() == 1
+
+
+def test_numbers_in_the_text_are_those_of_the_ledger() -> None:
+    """What is said of the results in words, and no table has."""
+    records = ledger.read(ROOT / "evidence" / "ledger.json")
+
+    def finals(**method: str) -> list[float]:
+        wanted = {"data.train_per_class": 10, **{f"method.{key}": value for key, value in method.items()}}
+        found = [record for record in records if (record.recipe, record.overrides) == ("digits", wanted)]
+        return [record.final for record in sorted(found, key=lambda record: record.seed)]
+
+    below = paired_difference(finals(targets="uniform"), finals())
+    assert below.interval is not None
+    text = " ".join(README.split())
+    assert f"by {below.mean:.2f} ({below.interval[0]:.2f} to {below.interval[1]:.2f})" in text
+    short = {record.method: record.final for record in records if record.recipe.startswith("cifar100_wrn16_1_")}
+    assert ", ".join(f"{method} {final:.2f}" for method, final in short.items()) in text
 
 
 LINKING = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "benchmarks" / "README.md"]

@@ -12,7 +12,7 @@ from .budget import no_limit
 from .building import is_taught, written_out
 from .config import Choice, Config
 from .engine.machine import resolve
-from .errors import CheckpointError, Paused, RunError
+from .errors import CheckpointError, LedgerError, Paused, RunError
 from .paired import mean_and_deviation, paired_difference
 from .records import RunFolder, compared_run, read_json, write_json, write_text
 
@@ -68,18 +68,21 @@ def run(
     tell: Callable[[str], None],
     command: str,
     interrupted: Callable[[], bool] = no_limit,
+    enter: Callable[[RunFolder], None] | None = None,
 ) -> dict[str, Any]:
     """Train what is missing, resume what is unfinished, and write compare.json, compare.md and at the end report.html.
 
     Args:
         tell: is given one line for each run.
+        enter: puts a finished run into a ledger; is asked for each that is a run of a row, whenever it was trained.
         interrupted: asked all the time whether to save and stop.
     Returns: what compare.json holds.
-    Raises: RunError naming the runs that failed, and the page where it could not be written, after all others are done
-        and written; Paused where `interrupted` said so, with the table of what is finished written.
+    Raises: RunError naming the runs that failed or were not entered, and the page where it could not be written, after
+        all others are done and written; Paused where `interrupted` said so, with the table of what is finished written.
     """
-    failed = []
+    failed, left_out = [], []
     for number, pair in enumerate(pairs, start=1):
+        where = f"[{number}/{len(pairs)}] {pair.label} seed {pair.config.seed}"
         if not pair.folder.finished:
             if interrupted():
                 raise Paused(f"stopped in time, before {pair.folder} had begun; the same command goes on from there")
@@ -87,16 +90,21 @@ def run(
                 train_apart(pair.folder, pair.config, interrupted=interrupted)
             except RunError as error:
                 failed.append(str(error))
-                tell(f"[{number}/{len(pairs)}] {pair.label} seed {pair.config.seed}: failed: {error}")
+                tell(f"{where}: failed: {error}")
                 continue
         result = read_json(pair.folder.result)
-        tell(
-            f"[{number}/{len(pairs)}] {pair.label} seed {pair.config.seed}: final {result['final']:.2f}, "
-            f"ensemble {result['ensemble']:.2f} in {result['seconds']:.0f} s"
-        )
+        tell(f"{where}: final {result['final']:.2f}, ensemble {result['ensemble']:.2f} in {result['seconds']:.0f} s")
         write_summary(pairs, out, command=command)
+        if enter is not None and not pair.teaches:
+            try:
+                enter(pair.folder)
+            except (LedgerError, CheckpointError, OSError) as error:
+                left_out.append(str(error))
+                tell(f"{where}: not entered: {error}")
     summary = write_summary(pairs, out, command=command)
     told = [f"{len(failed)} of {len(pairs)} runs failed: " + "; ".join(failed)] if failed else []
+    if left_out:
+        told.append(f"{len(left_out)} of {len(pairs)} runs were not entered: " + "; ".join(dict.fromkeys(left_out)))
     if any(row["n"] for row in summary["rows"] if not row["teaches"]):
         try:
             report.write_comparison(out)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import assemble, ledger, paper, report
+from . import assemble, paper, report
 from .apart import check_same, train_apart
 from .budget import Budget, no_limit
 from .building import check_method, is_taught, written_out
 from .config import Config, Teacher
 from .engine.machine import resolve
+from .entering import enter
 from .errors import ConfigError, LedgerError, Paused, RunError, UnknownName
-from .recipes import recipe
 from .records import RunFolder, read_json, write_json
 
 COST_METHODS = (*paper.TABLES["table1"].methods, "kd", "fitnet", "attention_transfer", "dml")
@@ -196,7 +196,7 @@ def reproduce(
                 tell(f"{where}: failed: {error}")
                 continue
         try:
-            enter(run, evidence)
+            enter(run.folder, evidence, started_from=run.recipe, command=run.command)
         except LedgerError as error:
             failed.append(f"{run.label}: {error}")
             tell(f"{where}: not entered: {error}")
@@ -209,14 +209,6 @@ def reproduce(
     if failed:
         raise RunError(f"{len(failed)} of {len(runs)} runs failed or were not entered, see above")
     return True
-
-
-def enter(run: Run, evidence: Path) -> None:
-    """Put a finished run into the ledger, once, and write the page anew."""
-    written = written_out(recipe(run.recipe))
-    record = ledger.record_of(run.folder, run.recipe, written, command=run.command)
-    ledger.append(evidence / "ledger.json", record)
-    report.write_evidence(evidence)
 
 
 def figure3(run: Run, evidence: Path) -> Path:

@@ -38,10 +38,12 @@ class Settings:
     Attributes:
         config: the run.
         extras: values of the options that a command added, by name.
+        recipe: the name of the one that it started from.
     """
 
     config: Config
     extras: Mapping[str, Any]
+    recipe: str
 
 
 def parse(
@@ -73,7 +75,8 @@ def parse(
     from_files = _of_the_same(from_files, in_files, in_words)
     everything = _without_earlier_teachers([*from_files, *words])
     names = _names(everything)
-    config = recipe(base or recipe_for(names.get("data")))
+    started_from = base or recipe_for(names.get("data"))
+    config = recipe(started_from)
     members = {family: find(*FAMILIES[family], names.get(family, getattr(config, family).name)) for family in FAMILIES}
     another = "method" in in_files and in_words.get("method", in_files["method"]) != in_files["method"]
     if members["method"].partner is None and (method is not None or (another and "teacher" not in in_words)):
@@ -89,7 +92,7 @@ def parse(
         found = parser.parse_args([word for word in everything if word != _NO_TEACHER])
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
-    return _settings(found, members)
+    return _settings(found, members, started_from)
 
 
 def load_config(folder: RunFolder) -> Config:
@@ -371,7 +374,7 @@ def _refuse_unknown(parser: ArgumentParser, words: Sequence[str], kind: str, *, 
             raise UnknownName(kind, option.replace("--", prefix, 1), [name.replace("--", prefix, 1) for name in known])
 
 
-def _settings(found: Namespace, members: Mapping[str, Member]) -> Settings:
+def _settings(found: Namespace, members: Mapping[str, Member], started_from: str) -> Settings:
     values: dict[str, Any] = found.as_dict()
     values.pop("config", None)
     choices: dict[str, Any] = {}
@@ -386,4 +389,4 @@ def _settings(found: Namespace, members: Mapping[str, Member]) -> Settings:
         values.pop("teacher", None)
     groups = {group: kind(**values.pop(group)) for group, (kind, _) in _GROUPS.items()}
     own = {field.name: values.pop(field.name) for field in fields(Config) if field.name in values}
-    return Settings(Config(**groups, **choices, **own), values)
+    return Settings(Config(**groups, **choices, **own), values, started_from)

@@ -271,20 +271,25 @@ def test_many_other_settings_are_counted() -> None:
 
 
 @pytest.mark.parametrize("overrides", [{"data.name": "digits"}, {"data.train_per_class": 50}, {"model.width": 16}])
-def test_runs_on_other_data_or_of_another_network_are_listed_alone(overrides: dict[str, Any]) -> None:
-    """Also where there is no other, and never in what is compared with the paper or with each other."""
+def test_runs_on_other_data_or_of_another_network_stand_nowhere_beside_the_paper(overrides: dict[str, Any]) -> None:
+    """Also where there is no other; they are compared with each other, and listed."""
     methods = ("plain", "dsn", "kd", "metadistiller")
-    others = [run("resnet18", method, 0, 30.0 + place, overrides=overrides) for place, method in enumerate(methods)]
-    others.append(run("resnet18", "metadistiller", 0, 20.0, overrides={**overrides, "method.alpha": 0.3}))
+    changed: dict[str, Any] = {"data": overrides.get("data.name", "cifar100")}
+    others = [
+        run("resnet18", method, 0, 30.0 + place, overrides=overrides, **changed) for place, method in enumerate(methods)
+    ]
+    others.append(run("resnet18", "metadistiller", 0, 20.0, overrides={**overrides, "method.alpha": 0.3}, **changed))
     page, empty = render(others), render([])
     for title in ("Table 1", "Table 2", "Table 3", "Table 4", "Differences", "Cost"):
         assert section(page, title) == section(empty, title)
     assert "## Ablations" not in page
     assert "Runs: 5, of which 0 exactly" in page
-    listed = section(page, "Runs")
-    assert listed.count("\n- **") == 5
+    labels = ["plain", "dsn", "metadistiller", "metadistiller:alpha=0.3", "kd"]
+    for title in ("Comparisons", "Runs"):
+        assert [line[0] for line in cells(section(page, title)) if line[0] in labels] == labels
     ((key, value),) = overrides.items()
-    assert listed.count(f"{key}={value}") == 5
+    found = section(page, "Comparisons")
+    assert f"({key.partition('.')[2]}={value})" in found or f"### {value}, resnet18, 200 epochs\n" in found
     # Nor do they change what the others say.
     plain = run("resnet18", "plain", 1, 77.0)
     for title in ("Table 1", "Differences", "Cost"):
@@ -444,10 +449,10 @@ def test_every_commit_of_a_run_is_listed_short() -> None:
 
 def test_runs_of_other_recipes_are_listed_after_those_of_the_tables() -> None:
     other = replace(run("resnet18", "plain", 0, 60.0), recipe="a_recipe", network="resnet10", commit=None)
-    page = render([other, run("resnet18", "plain", 0, 77.0)])
-    names = re.findall(r"^- \*\*(.*?)\*\*", section(page, "Runs"), flags=re.MULTILINE)
-    assert names == ["cifar100_resnet18_plain", "a_recipe"]
-    assert "commit unknown" in page
+    listed = section(render([other, run("resnet18", "plain", 0, 77.0)]), "Runs")
+    assert listed.index("- **cifar100_resnet18_plain**") < listed.index("### cifar100, resnet10, 200 epochs: runs")
+    assert "Recipe a_recipe;" in listed
+    assert "0.1.0, unknown" in listed
 
 
 def test_all_recipes_at_once() -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,12 +134,19 @@ def _compare(words: list[str], signals: Signals) -> None:
         )
         parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 of each method; >= 1")
         parser.add_argument("--out", type=str, default=None, help="the folder of all runs; may hold some already")
+        parser.add_argument(
+            "--evidence",
+            type=str,
+            default=None,
+            help="the folder of a ledger.json that each finished run is entered in",
+        )
 
     _refuse_of_rows(words)
     settings = settings_of(words, command="metadistiller compare", add_extras=add)
     if settings.extras["seeds"] < 1:
         raise ConfigError(f"--seeds is {settings.extras['seeds']}; take 1 or more")
     from .. import compare as comparing
+    from ..entering import enter
 
     rows = {label: _with_method(words, label, add) for label in filter(None, settings.extras["methods"].split(","))}
     if not rows:
@@ -147,16 +155,41 @@ def _compare(words: list[str], signals: Signals) -> None:
     own = f"compare-{first.data.name}-{first.model.name}".replace("/", "_")
     out = Path(settings.extras["out"] or f"runs/{own}")
     command = command_line("compare", words)
+    evidence = settings.extras["evidence"]
+    # Which ledger a run stands in says nothing about the run.
+    entered_as = command_line("compare", _without(words, "--evidence"))
     pairs = comparing.plan(rows, range(settings.extras["seeds"]), out)
     print(f"{len(pairs)} runs in {out}", flush=True)
-    summary = comparing.run(pairs, out, tell=lambda line: print(line, flush=True), command=command, interrupted=signals)
+    summary = comparing.run(
+        pairs,
+        out,
+        tell=lambda line: print(line, flush=True),
+        command=command,
+        interrupted=signals,
+        enter=evidence and partial(enter, evidence=Path(evidence), started_from=settings.recipe, command=entered_as),
+    )
     print_table(
         f"{first.model.name} on {first.data.name}, {first.epochs} epochs, last epoch's test accuracy",
         comparing.HEADINGS,
         [comparing.cells(row) for row in summary["rows"]],
     )
     print(f"report: {out / 'report.html'}")
+    if evidence:
+        print(f"evidence: {Path(evidence) / 'README.md'}")
     print(out)
+
+
+def _without(words: Sequence[str], option: str) -> list[str]:
+    """The words without an option and its value."""
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, equals, _ = word.partition("=")
+        if name != option:
+            kept.append(word)
+        elif not equals:
+            next(rest, None)
+    return kept
 
 
 def _refuse_of_rows(words: Sequence[str]) -> None:

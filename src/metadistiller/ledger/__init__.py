@@ -1,15 +1,16 @@
 """The ledger: one file with every finished run that counts as evidence, what it was and what came out.
 
-{"format": 1, "runs": [...]}, one record a run; docs/run-folder.md has every key. A record holds nothing of the machine
+{"format": 2, "runs": [...]}, one record a run; docs/run-folder.md has every key. A record holds nothing of the machine
 that is not a fact about the run: no path, no user. Entering is safe for several processes at once.
 
 _record.py      a record, its id, and the check that it can be one
 _file.py        read, append, and the lock of both
 _run.py         from a finished run folder to a record
+_targets.py     the soft targets of a run over training
 """
 
 from ._file import append, locked, read
-from ._record import Hardware, Record, TeacherRun, identity
+from ._record import Hardware, Record, TargetsAt, TeacherRun, identity
 from ._run import record_of
 
-__all__ = ["Hardware", "Record", "TeacherRun", "append", "identity", "locked", "read", "record_of"]
+__all__ = ["Hardware", "Record", "TargetsAt", "TeacherRun", "append", "identity", "locked", "read", "record_of"]

@@ -11,12 +11,13 @@ from ..errors import CheckpointError, LedgerError
 from ..records import read_json, write_json
 from ._record import Record, parse
 
-FORMAT = 1
+FORMAT = 2
+WITHOUT_TARGETS = 1  # the format before `targets`
 WAIT_SECONDS = 30.0  # for another process that is entering a run
 
 
 def read(path: str | Path) -> list[Record]:
-    """Every record in the order of entry; none where there is no file yet.
+    """Every record in the order of entry; none where there is no file yet. Those of format 1 have no `targets`.
 
     Raises: LedgerError where it is damaged, or of a format that this version does not know.
     """
@@ -29,15 +30,16 @@ def read(path: str | Path) -> list[Record]:
         raise LedgerError(f"{error}; bring back an earlier version of it") from None
     if not isinstance(values, dict) or "format" not in values:
         raise LedgerError(f"{path} is no ledger: it has no format; give the path of a ledger.json")
-    if values["format"] != FORMAT:
+    if values["format"] not in (WITHOUT_TARGETS, FORMAT):
         raise LedgerError(
-            f"{path} has format {values['format']!r}, this version reads {FORMAT}; install the version that wrote it"
+            f"{path} has format {values['format']!r}, this version reads {WITHOUT_TARGETS} and {FORMAT}; install the "
+            "version that wrote it"
         )
     if set(values) != {"format", "runs"} or not isinstance(values["runs"], list):
         raise LedgerError(f"{path} holds {sorted(values)}, not format and a list of runs; it was damaged or edited")
     records: dict[str, Record] = {}
     for place, run in enumerate(values["runs"]):
-        record = parse(run, f"{path}, run {place}")
+        record = parse(run, f"{path}, run {place}", targets=values["format"] != WITHOUT_TARGETS)
         if record.id in records:
             raise LedgerError(f"{path}, run {place} is there already, by its id {record.id}; take one of them out")
         records[record.id] = record
@@ -58,6 +60,8 @@ def append(path: str | Path, record: Record) -> bool:
     with locked(path):
         records = read(path)
         for there in records:
+            if there.is_of_the_run_of(record):
+                return False
             if there.id != record.id:
                 continue
             if there.outcome == record.outcome:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +35,31 @@ class TeacherRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetsAt:
+    """What the soft targets were in one epoch, as its row of results.csv has it; a tuple has T_1 to T_{K-1}.
+
+    Attributes:
+        epoch: from 0.
+        generator_steps: updates that the generator has had up to and including this epoch; None where that cannot be
+            told.
+        accuracy: percent; how often the largest probability of T_k is the label's, on training images.
+        entropy: nats.
+        confidence: 0 to 1; the largest probability.
+        heldout_loss: nats; the loss of eq. 8, of the latest epoch up to this one that has it; None before the first.
+        target_alignment, label_alignment: -1 to 1, likewise.
+    """
+
+    epoch: int
+    generator_steps: int | None
+    accuracy: tuple[float, ...]
+    entropy: tuple[float, ...]
+    confidence: tuple[float, ...]
+    heldout_loss: float | None
+    target_alignment: tuple[float, ...] | None
+    label_alignment: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """One finished run.
 
@@ -56,6 +81,8 @@ class Record:
         seconds: as result.json has them.
         peak_memory_mb: MiB, likewise.
         date: when it finished, UTC, such as 2026-11-22T14:03:05Z.
+        targets: its soft targets over training, at most 12 epochs; None for a method without, and for a run that was
+            entered before they were.
     """
 
     recipe: str
@@ -77,6 +104,7 @@ class Record:
     seconds: float
     peak_memory_mb: float
     date: str
+    targets: tuple[TargetsAt, ...] | None = None
 
     @property
     def id(self) -> str:
@@ -93,6 +121,17 @@ class Record:
     def outcome(self) -> tuple[float, ...]:
         """What two runs of the same settings on the same hardware must agree in to be one."""
         return (*self.exits, self.final, self.ensemble)
+
+    def is_of_the_run_of(self, other: "Record") -> bool:
+        """Whether both are of one folder, entered by two versions: the newer has settings that the run is older than,
+        which it tells as null, so that the id is another.
+        """
+        return self._without_nulls() == other._without_nulls()
+
+    def _without_nulls(self) -> tuple[Any, ...]:
+        changed = {key: value for key, value in self.overrides.items() if value is not None}
+        which = (self.recipe, self.method, self.seed, self.epochs, self.teacher, changed, self.hardware, self.outcome)
+        return (*which, self.commit, self.seconds, self.peak_memory_mb, self.date)
 
     def as_dict(self) -> dict[str, Any]:
         return {"id": self.id, **asdict(self)}
@@ -136,6 +175,30 @@ def _is_percent(value: Any) -> bool:
     return _is_amount(value) and value <= 100
 
 
+def _within(low: float, high: float) -> "_Check":
+    """For a mean of many values in a run's own precision, which may be past an end by its rounding."""
+    slack = 1e-5 * max(abs(end) for end in (1, low, high) if math.isfinite(end))
+
+    def check(value: Any) -> bool:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return number and low - slack <= value <= high + slack
+
+    return check
+
+
+def _each(check: "_Check") -> "_Check":
+    return lambda value: isinstance(value, list) and bool(value) and all(check(item) for item in value)
+
+
+def _is_curve(value: Any) -> bool:
+    return isinstance(value, list) and 1 <= len(value) <= MOST_EPOCHS and all(isinstance(item, dict) for item in value)
+
+
+def _or_none(check: "_Check") -> "_Check":
+    return lambda value: value is None or check(value)
+
+
+MOST_EPOCHS = 12  # of `targets`
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 _Check = Callable[[Any], bool]
@@ -173,6 +236,17 @@ _RECORD: Mapping[str, _Check] = {
     "seconds": _is_amount,
     "peak_memory_mb": _is_amount,
     "date": lambda value: isinstance(value, str) and _DATE.fullmatch(value) is not None,
+    "targets": lambda value: value is None or _is_curve(value),
+}
+_TARGETS: Mapping[str, _Check] = {
+    "epoch": _is_count,
+    "generator_steps": _or_none(_is_count),
+    "accuracy": _each(_within(0, 100)),
+    "entropy": _each(_within(0, math.inf)),
+    "confidence": _each(_within(0, 1)),
+    "heldout_loss": _or_none(_within(0, math.inf)),
+    "target_alignment": _or_none(_each(_within(-1, 1))),
+    "label_alignment": _or_none(_each(_within(-1, 1))),
 }
 
 
@@ -189,15 +263,41 @@ def _checked(values: Any, known: Mapping[str, _Check], where: str) -> dict[str, 
     return values
 
 
-def parse(values: Any, where: str) -> Record:
-    """A record as the file has it. Raises: LedgerError that begins with `where`."""
-    found = dict(_checked(values, _RECORD, where))
+def parse(values: Any, where: str, *, targets: bool = True) -> Record:
+    """A record as the file has it, which may be of the time before `targets`.
+
+    Raises: LedgerError that begins with `where`.
+    """
+    known = _RECORD if targets else {key: check for key, check in _RECORD.items() if key != "targets"}
+    found = {"targets": None, **_checked(values, known, where)}
     found["exits"] = tuple(found["exits"])
     found["hardware"] = Hardware(**_checked(found["hardware"], _HARDWARE, f"{where}, hardware"))
     if found["teacher"] is not None:
         found["teacher"] = TeacherRun(**_checked(found["teacher"], _TEACHER, f"{where}, teacher"))
+    if found["targets"] is not None:
+        found["targets"] = _targets(found["targets"], found, where)
     told = found.pop("id")
     record = Record(**found)
     if record.id != told:
         raise LedgerError(f"{where} has the id {told}, its settings make {record.id}; it was damaged or edited")
     return record
+
+
+def _targets(values: Sequence[Any], run: Mapping[str, Any], where: str) -> tuple[TargetsAt, ...]:
+    """Raises: LedgerError also where the epochs do not follow each other, or some of the exits have no target."""
+    found: list[TargetsAt] = []
+    for place, value in enumerate(values):
+        here = f"{where}, targets {place}"
+        checked = _checked(value, _TARGETS, here)
+        taken: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in checked.items()}
+        point = TargetsAt(**taken)
+        several = [item for item in asdict(point).values() if isinstance(item, tuple)]
+        if any(len(item) != len(run["exits"]) for item in several):
+            raise LedgerError(f"{here} are not of {len(run['exits'])} exits; it was damaged or edited")
+        if not (found[-1].epoch if found else -1) < point.epoch < run["epochs"]:
+            raise LedgerError(f"{here}: epoch is {point.epoch}, which cannot be; it was damaged or edited")
+        found.append(point)
+    counts = [point.generator_steps for point in found if point.generator_steps is not None]
+    if counts != sorted(counts):
+        raise LedgerError(f"{where}, targets: generator_steps become fewer; it was damaged or edited")
+    return tuple(found)

@@ -11,6 +11,7 @@ from ..config import Config
 from ..errors import CheckpointError, LedgerError
 from ..records import RunFolder, read_json
 from ._record import Hardware, Record, TeacherRun
+from ._targets import targets_of
 
 _Kind = TypeVar("_Kind", Hardware, TeacherRun)
 
@@ -65,12 +66,20 @@ def record_of(folder: RunFolder, recipe: str, config: Config, *, command: str | 
             seconds=result["seconds"],
             peak_memory_mb=result["peak_memory_mb"],
             date=finished.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            targets=targets_of(_rows(folder), events, settings),
         )
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder} does not hold what a finished run writes ({type(error).__name__}: {error}); "
             "it was damaged or edited"
         ) from None
+
+
+def _rows(folder: RunFolder) -> list[dict[str, str]]:
+    rows = folder.read_rows()
+    if not rows:
+        raise ValueError(f"{folder.results.name} has no rows")
+    return rows
 
 
 def _taken(kind: type[_Kind], values: Mapping[str, Any]) -> _Kind:

@@ -19,6 +19,9 @@ _figure3.py     Fig. 3 of the paper, a file by itself
 
 _groups.py      the ledger's runs, those of the same settings together, and what is said of them
 _evidence.py    the paper's tables with our numbers beside its own, and every run
+_compared.py    runs that are no rows of those tables, by setting and method
+_comparisons.py their tables, and what their soft targets were over training
+_results.py     one of them as a table for the README
 _cost.py        time and memory beside plain training
 _ablations.py   variants of the method
 _card.py        the model card beside an exported network
@@ -39,6 +42,7 @@ __all__ = [
     "Shipped",
     "ShippedInt8",
     "check_figure3",
+    "results",
     "write",
     "write_card",
     "write_comparison",
@@ -134,6 +138,20 @@ def write_evidence(folder: str | Path) -> Path:
     with ledger.locked(source):
         write_text(page, render(ledger.read(source), figure3=source.with_name("figure3.svg").is_file()))
     return page
+
+
+def results(folder: str | Path, *, recipe: str, epochs: int, overrides: Mapping[str, Any]) -> str:
+    """A comparison out of the ledger.json in a folder, as a short Markdown table with its command.
+
+    Args:
+        recipe: that its runs are changed from.
+        epochs: of its runs.
+        overrides: by dotted name every other setting that is not the recipe's, those of the method left out.
+    Raises: LedgerError where the ledger cannot be read, or has no such runs.
+    """
+    from ._results import results as table_of
+
+    return table_of(ledger.read(Path(folder) / "ledger.json"), recipe=recipe, epochs=epochs, overrides=overrides)
 
 
 def write_card(folder: str | Path, shipped: Shipped) -> Path:

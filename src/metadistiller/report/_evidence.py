@@ -7,8 +7,10 @@ from metadistiller.ledger import Record
 from metadistiller.recipes.paper import NAMES
 
 from ._ablations import ablations
+from ._compared import compared, settings
+from ._comparisons import comparisons, runs, short
 from ._cost import costs, machine
-from ._groups import Group, accuracy, counterpart, epochs_of, gain, group, shown, tabled, told
+from ._groups import Group, accuracy, counterpart, epochs_of, gain, group, shown, told
 from ._markdown import code, table, text
 
 Groups = Mapping[str, list[Group]]
@@ -25,8 +27,8 @@ stands what it quotes from Be Your Own Teacher. An empty cell has not been run.
 
 `(1; 3 of 200 epochs)` marks a run that is shorter than its recipe, and `NAME=VALUE` one with other settings: they say
 that the pipeline works, and nothing about the paper's number. Runs of different length or settings are never averaged
-together, and only runs of the same length and settings are compared. Runs on other data, or of another network than
-their recipe's, stand in the list of runs alone.
+together, and only runs of the same length and settings are compared. Runs on other data, or of another network or
+method than their recipe's, and those of recipes that the paper has not, stand under Comparisons.
 
 Where several machines have run the same seed, the earliest run stands in the tables, and all of them in the list of
 runs."""
@@ -52,23 +54,27 @@ def render(records: Sequence[Record], *, figure3: bool = False) -> str:
     Args:
         figure3: whether figure3.svg stands beside the page.
     """
-    comparable = [record for record in records if tabled(record)]
-    groups = group(comparable)
+    comparable = [record for record in records if not compared(record)]
+    groups, elsewhere = group(comparable), settings(records)
     parts = [HEAD, _extent(records, groups)]
     for name in paper.TABLES:
         parts += _accuracies(name, groups)
     parts += [*_differences(groups), *costs(comparable), *ablations(groups)]
     parts += ["## Figure 3", FIGURE3] if figure3 else []
-    parts += _runs(group(records))
+    parts += comparisons(elsewhere)
+    listed = [*_runs(groups), *runs(elsewhere, [record for record in records if compared(record)])]
+    parts += ["## Runs", *(listed or ["None yet."])]
     return "\n\n".join(parts) + "\n"
 
 
 def _extent(records: Sequence[Record], groups: Groups) -> str:
-    full = sum(len(item.records) for found in groups.values() for item in found if item.in_full)
+    full = sum(len(item.records) for found in group(records).values() for item in found if item.in_full)
     recipes = sum(any(item.in_full for item in groups.get(name, [])) for name in NAMES)
+    hours = sum(sorted(record.seconds for record in records)) / 3600
     return (
         f"Runs: {len(records)}, of which {full} exactly as their recipe says. "
-        f"Of the {len(NAMES)} recipes behind the tables, {recipes} have such a run."
+        f"Of the {len(NAMES)} recipes behind the tables, {recipes} have such a run.\n"
+        f"Together they took {hours:,.1f} hours."
     )
 
 
@@ -150,10 +156,9 @@ def _reported_gain(row: str, method: str, baseline: str, output: paper.Output) -
 
 
 def _runs(groups: Groups) -> list[str]:
-    """Those behind the tables first, in the tables' order, then any others."""
-    order = [*(name for name in NAMES if name in groups), *(name for name in groups if name not in NAMES)]
-    lines = [_run(record) for name in order for item in groups[name] for record in item.records]
-    return ["## Runs", "\n".join(lines) or "None yet."]
+    """Those behind the tables, in their order."""
+    lines = [_run(record) for name in NAMES for item in groups.get(name, []) for record in item.records]
+    return ["\n".join(lines)] if lines else []
 
 
 def _run(record: Record) -> str:
@@ -171,14 +176,9 @@ def _run(record: Record) -> str:
             f"final {teacher.final:.2f}"
         )
     facts += [f"{_hours(record.seconds)}, {record.peak_memory_mb:,.0f} MiB", machine(record.hardware)]
-    commits = ", ".join(map(_short, (record.commit or "unknown").split(", ")))
+    commits = ", ".join(map(short, (record.commit or "unknown").split(", ")))
     facts += [f"metadistiller {text(record.package)}, commit {text(commits)}", record.date]
     return f"- **{text(record.recipe)}** {'; '.join(facts)}\n  {code(record.command)}".rstrip()
-
-
-def _short(commit: str) -> str:
-    digits, dirty, _ = commit.partition("-dirty")
-    return digits[:12] + dirty
 
 
 def _hours(seconds: float) -> str:

@@ -62,11 +62,6 @@ def others(overrides: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if key.partition(".")[0] not in names}
 
 
-def tabled(record: Record) -> bool:
-    """Whether a run can stand beside the paper's: not on other data, and not of another network."""
-    return not family(record.overrides, "data", "model")
-
-
 def told(value: object) -> str:
     """A setting's value as config.yaml's readers know it."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,63 @@
+"""One setting of the ledger as a short table for the README: what its runs say, and the command."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metadistiller.errors import LedgerError
+from metadistiller.ledger import Record
+from metadistiller.paired import mean_and_deviation
+
+from ._compared import Row, Setting, chosen
+from ._comparisons import hours, spread
+from ._cost import machine
+from ._groups import difference
+from ._markdown import code, table, text
+
+BASELINES = ("plain", "dsn")
+
+
+def results(records: Sequence[Record], *, recipe: str, epochs: int, overrides: Mapping[str, Any]) -> str:
+    """Raises: LedgerError where there is no run of it."""
+    setting = chosen(records, recipe=recipe, epochs=epochs, overrides=overrides)
+    if setting is None:
+        raise LedgerError(f"the ledger has no comparison of {recipe}, {epochs} epochs, with {dict(overrides)}")
+    means = [mean_and_deviation([record.seconds for record in row.runs.counted])[0] for row in setting.rows]
+    unit = "seconds" if max(means) < 3600 else "hours"
+    deltas = [f"delta to {label} (95 % CI)" for label in BASELINES]
+    rows = [
+        [*_row(setting, row), f"{seconds:.0f}" if unit == "seconds" else hours(seconds)]
+        for row, seconds in zip(setting.rows, means, strict=True)
+    ]
+    return "\n\n".join([table(("method", "n", "final %", "ensemble %", *deltas, unit), rows, left=1), _made(setting)])
+
+
+def _row(setting: Setting, row: Row) -> list[str]:
+    return [
+        text(row.label),
+        str(len(row.runs.counted)),
+        spread(row.runs, "final"),
+        spread(row.runs, "ensemble") or "–",
+        *(_delta(setting, row, baseline) for baseline in BASELINES),
+    ]
+
+
+def _delta(setting: Setting, row: Row, baseline: str) -> str:
+    theirs = setting.row(baseline)
+    found = difference(row.runs, theirs, "final") if theirs and row.label != baseline else None
+    if found is None:
+        return "–"
+    value, count = found
+    interval = "one seed" if value.interval is None else "{:+.2f} to {:+.2f}".format(*value.interval)
+    short = count < len(row.runs.counted) and value.interval is not None
+    return f"{value.mean:+.2f} ({interval}{f'; {count} pairs' if short else ''})"
+
+
+def _made(setting: Setting) -> str:
+    """Where and when, and by which command, in lines of a page."""
+    dates = sorted(record.date[:10] for record in setting.records)
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    where = "; ".join(machine(hardware) for hardware in setting.machines)
+    commands = " and ".join(code(command, limit=2000) for command in setting.commands)
+    words = f"{where}; {when}. Command: {commands}" if commands else f"{where}; {when}."
+    return "\n".join(textwrap.wrap(words, 120, break_long_words=False, break_on_hyphens=False))
