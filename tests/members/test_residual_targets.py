@@ -69,9 +69,9 @@ def test_its_generator_moves_the_targets_away_from_there(lookahead: str) -> None
     assert all(not torch.equal(target, final) for target in method.soft_targets(images))
 
 
-@pytest.mark.parametrize("targets", ["meta", "labels"])
-def test_no_gradient_of_the_generator_s_reaches_the_student(targets: str) -> None:
-    method = make("residual_metadistiller", {"targets": targets}).train()
+@pytest.mark.parametrize("options", [{}, {"lookahead": "own"}, {"targets": "labels"}])
+def test_no_gradient_of_the_generator_s_reaches_the_student(options: dict[str, Any]) -> None:
+    method = make("residual_metadistiller", options).train()
     params = list(method.boosting.student.parameters())
     for objective, losses in turns(method, 0):
         if objective.of == "generator":
