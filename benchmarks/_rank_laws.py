@@ -67,7 +67,7 @@ def gradient_on(
             loss = loss_of_exits(exits, constants, train[1], alpha=ALPHA, temperature=TAU)
             (loss * train.share).backward()
             ranks.sum_([p.grad for p in student.parameters() if p.grad is not None])
-            ahead = shared_look_ahead(student, train[0], targets, inner_lr=LR, share=train.share)
+            ahead = shared_look_ahead(student, train, targets, inner_lr=LR)
             found = meta_loss_from(ahead, student, held_out, **how)
         else:
             found = meta_loss(student, generator, train, held_out, **how)

@@ -44,7 +44,7 @@ def shared(student: MultiExit, generator: LabelGenerator, train: Pair, heldout: 
     targets = generator([feature.detach() for feature in features])
     loss, _ = self_boosting_loss(exits, train[1], [target.detach() for target in targets], **SETTINGS)
     loss.backward(inputs=list(student.parameters()))
-    ahead = shared_look_ahead(student, train[0], targets, inner_lr=lr)
+    ahead = shared_look_ahead(student, train, targets, inner_lr=lr)
     total = meta_loss_from(ahead, student, heldout, inner_lr=lr, **SETTINGS).surrogate
     student.zero_grad(set_to_none=True)
     return flat(total, generator)

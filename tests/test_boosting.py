@@ -324,6 +324,8 @@ def test_sizes_and_steps_that_cannot_be_meant() -> None:
         boost(Small(), input_size=[3])
     with pytest.raises(ConfigError, match="inner_lr is -1; take the student's current learning rate"):
         boosted().meta_loss(batch(), batch(1), inner_lr=-1)
+    with pytest.raises(ConfigError, match="generator_warmup_epochs is 3; epochs are those of"):
+        boosted(generator_warmup_epochs=3)
     with pytest.raises(ConfigError, match="this method has no generator that learns"):
         boosted(method="dsn").meta_loss(batch(), batch(1), inner_lr=0.1)
 

@@ -195,6 +195,12 @@ def boost(
             options.get("lookahead", "own") == "own", "lookahead", options.get("lookahead"), "here it is own always"
         )
         options["lookahead"] = "own"
+    require(
+        not options.get("generator_warmup_epochs"),
+        "generator_warmup_epochs",
+        options.get("generator_warmup_epochs"),
+        "epochs are those of 'metadistiller train'; leave it out",
+    )
     built: Method = member.build(member.configure(options), setting)
     if not set(built.players()) <= _PLAYERS:
         raise ConfigError(

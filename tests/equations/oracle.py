@@ -36,14 +36,28 @@ class Scene:
 
 
 def scene(
-    model: Choice, *, dtype: torch.dtype = torch.float64, classes: int = 5, width: int | str = "mirror", batch: int = 8
+    model: Choice,
+    *,
+    dtype: torch.dtype = torch.float64,
+    classes: int = 5,
+    width: int | str = "mirror",
+    batch: int = 8,
+    norm: str = "none",
+    residual: bool = False,
 ) -> Scene:
     backbone = build_network(model, classes)
     side = max(16, 2 * backbone.total_stride)
     size = (side, side)
     student = MultiExit(backbone, size).to(dtype)
     shapes = stage_shapes(backbone, size)
-    generator = LabelGenerator(shapes, classes, width=width, exit_design=backbone.exit_design).to(dtype)
+    generator = LabelGenerator(
+        shapes, classes, width=width, exit_design=backbone.exit_design, norm=norm, residual=residual
+    ).to(dtype)
+    if residual:
+        # Away from self-distillation, where only its last layers have a gradient.
+        with torch.no_grad():
+            for p in generator.parameters():
+                p.add_(0.1 * torch.randn_like(p))
     batches = [
         (torch.randn(count, 3, *size, dtype=dtype), torch.randint(classes, (count,))) for count in (batch, batch + 4)
     ]
@@ -68,7 +82,7 @@ def double_backward(
         return {name: value.clone() for name, value in s.student.named_buffers()}
 
     features, exits = functional_call(s.student, (params, buffers()), (images,))
-    targets = s.generator([f.detach() if detach_features else f for f in features])
+    targets = s.generator([f.detach() if detach_features else f for f in features], exits[-1].detach())
     loss = F.cross_entropy(exits[-1], labels, label_smoothing=label_smoothing)
     for student, target in zip(exits[:-1], targets, strict=True):
         log_t = F.log_softmax(target / temperature, dim=1)

@@ -147,7 +147,7 @@ def test_a_shared_look_ahead_draws_again_what_the_student_s_step_drew() -> None:
                 loss = loss + 0.5 * F.cross_entropy(logits, labels) + 0.5 * kl
             loss.backward(inputs=list(s.student.parameters()))
             s.student.load_state_dict(buffers, strict=False)
-            ahead = shared_look_ahead(s.student, images, targets, inner_lr=0.1, kept=kept)
+            ahead = shared_look_ahead(s.student, s.train_batch, targets, inner_lr=0.1, kept=kept)
             found = meta_loss_after(ahead, s.student, s.heldout_batch, **PAPER)
         own.append(gradient_of(s, found.surrogate))
     assert relative_error(own[1], own[0]) < 1e-10

@@ -22,6 +22,7 @@ META = {
     "heldout_batch_size": 64,
     "derivative": "finite_differences",
     "meta_precision": "float32",
+    "generator_warmup_epochs": 1,
 }
 
 
@@ -151,6 +152,7 @@ def test_uniform_targets_are_shown_as_such(temperature: float) -> None:
         *((targets, *option) for targets in ("labels", "frozen", "uniform") for option in META.items()),
         ("frozen", "generator_lr", 0.01),
         ("uniform", "generator_lr", 0.01),
+        ("uniform", "generator_norm", "batch"),
     ],
 )
 def test_an_option_without_effect_is_refused_where_it_was_set(targets: str, option: str, value: object) -> None:

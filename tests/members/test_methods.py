@@ -35,6 +35,8 @@ METHODS = sorted(table(PACKAGE))
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fitnet-joint": ("fitnet", {"two_stage": False}),
     "metadistiller-own": ("metadistiller", {"lookahead": "own"}),
+    "metadistiller-normed": ("metadistiller", {"generator_norm": "batch"}),
+    "residual_metadistiller-own": ("residual_metadistiller", {"lookahead": "own"}),
     "metadistiller-labels": ("metadistiller", {"targets": "labels"}),
     "metadistiller-frozen": ("metadistiller", {"targets": "frozen"}),
     "metadistiller-uniform": ("metadistiller", {"targets": "uniform"}),
@@ -347,6 +349,8 @@ def test_meta_epochs_and_steps_follow_their_options() -> None:
             {"derivative": "exact"},
             r"method\.derivative is 'exact'; take auto or forward_mode or double_backward or finite_diff",
         ),
+        ("metadistiller", {"generator_norm": "layer"}, r"method\.generator_norm is 'layer'; take none or batch"),
+        ("metadistiller", {"generator_warmup_epochs": -1}, r"method\.generator_warmup_epochs is -1"),
         ("metadistiller", {"meta_precision": "bfloat16"}, r"method\.meta_precision is 'bfloat16'; take run or float32"),
         ("metadistiller", {"heldout_batch_size": 0}, r"method\.heldout_batch_size is 0"),
         ("self_distillation", {"alpha": -0.1}, r"method\.alpha is -0\.1"),

@@ -20,6 +20,7 @@ class LookAhead:
 
     Attributes:
         images: X_train, (N, 3, H, W).
+        labels: Y_train, (N,) int64, or probabilities (N, C).
         target_logits: of T_1..T_{K-1} on X_train, (N, C) each; their graph leads to theta_g.
         fast_params: theta_s^+ by name, detached.
         kept: what convolutions gave, and layers drew, at theta_s on X_train.
@@ -27,6 +28,7 @@ class LookAhead:
     """
 
     images: Tensor
+    labels: Tensor
     target_logits: list[Tensor]
     fast_params: dict[str, Tensor]
     kept: Kept = field(default_factory=Kept)
@@ -59,7 +61,7 @@ def look_ahead(
     with kept:
         features, exit_logits = call(student, student.forward, params, images)
     # Features are detached: eq. 7 writes T_k(theta_g), so the targets are no way to theta_s (reading G5).
-    target_logits = generator([feature.detach() for feature in features])
+    target_logits = generator([feature.detach() for feature in features], exit_logits[-1].detach())
     loss, _ = self_boosting_loss(
         exit_logits,
         labels,
@@ -75,17 +77,16 @@ def look_ahead(
     gradients = {name: gradient for name, gradient in zip(moving, found, strict=True) if gradient is not None}
     ranks.sum_(list(gradients.values()))
     fast_params = _moved(params, gradients, inner_lr)
-    return LookAhead(images, target_logits, fast_params, kept, share_of(batch))
+    return LookAhead(images, labels, target_logits, fast_params, kept, share_of(batch))
 
 
 def shared_look_ahead(
     student: MultiExit,
-    images: Tensor,
+    batch: Batch,
     target_logits: Sequence[Tensor],
     *,
     inner_lr: float,
     kept: Kept | None = None,
-    share: float = 1.0,
 ) -> LookAhead:
     """Eq. 7 with the gradient that the student's own training step has just made: X_train is its batch.
 
@@ -95,17 +96,17 @@ def shared_look_ahead(
     Args:
         student: theta_s, not yet moved, with the gradient of eq. 3 in the .grad of its parameters; that of the whole
             batch where several ranks have it between them.
-        images: the batch that it is the gradient of.
+        batch: that it is the gradient of, images and labels.
         target_logits: the T_k that stood in it, with their graph to theta_g.
         inner_lr: zeta >= 0.
         kept: entered while the student answered that batch; saves a third of the forward-mode pass.
-        share: of the batch that `images` are.
     Departs: Algorithm 1 draws a batch of its own from D_train, after the student's update.
     """
     params = dict(student.named_parameters())
     gradients = {name: param.grad for name, param in params.items() if param.grad is not None}
     assert gradients, "the student's gradient must be there"
-    return LookAhead(images, list(target_logits), _moved(params, gradients, inner_lr), kept or Kept(), share)
+    fast_params = _moved(params, gradients, inner_lr)
+    return LookAhead(*batch, list(target_logits), fast_params, kept or Kept(), share_of(batch))
 
 
 def _moved(params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], inner_lr: float) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import require
-from ..data import Batch, Disjoint, Halves, seeded, share_of
+from ..data import Batch, Disjoint, Halves, seeded
 from ..losses import hard_loss
 from ..meta import Derivative, Kept, MetaLoss, meta_loss, meta_loss_from, shared_look_ahead, supported_derivative
 from ..nn import Backbone, LabelGenerator, MultiExit, stage_shapes
@@ -24,12 +24,12 @@ from ._self_boosting import SelfBoosting, build_student
 
 # Options that change nothing, by choice of `targets`. What recipes set for a data set or a network (generator_width, M,
 # meta_every_steps) is not among them: the ablations must run from there.
-_META = ("lookahead", "heldout", "heldout_batch_size", "derivative", "meta_precision")
+_META = ("lookahead", "heldout", "heldout_batch_size", "derivative", "meta_precision", "generator_warmup_epochs")
 _UNUSED: Mapping[str, tuple[str, ...]] = {
     "meta": (),
     "labels": _META,
     "frozen": (*_META, "generator_lr"),
-    "uniform": (*_META, "generator_lr"),
+    "uniform": (*_META, "generator_lr", "generator_norm"),
 }
 
 
@@ -39,6 +39,7 @@ _WORDS = {
     "heldout": ("final", "all"),
     "derivative": ("auto", "forward_mode", "double_backward", "finite_differences"),
     "meta_precision": ("run", "float32"),
+    "generator_norm": ("none", "batch"),
 }
 
 
@@ -58,6 +59,10 @@ class Options:
         generator_lr: Adam's learning rate for the generator before the schedule, above 0. Departs from the paper's 0.1,
             which makes every target one-hot within a few steps (docs/notes/generator-lr.md has the measurements).
         generator_width: mirror (each generated map has the shape of the stage's own), or channels of every map, >= 1.
+        generator_norm: of each generated map: none, as eq. 5 is written, or batch (batch normalisation).
+        generator_warmup_epochs: so many first epochs the generator is taught by labels, at every step of every epoch,
+            and by the meta-gradient from then on; >= 0. Not in the paper.
+        residual: whether the generator's logits are added to those of the final output: residual_metadistiller.
         lookahead: where the step of eq. 7 comes from. shared: it is the gradient that the student's own step has just
             made, so X_train is the student's batch, and X_test is drawn from all images that are not in it; own: one of
             its own, on a batch of one half of the data while X_test is of the other, as Algorithm 1 has it. Departs:
@@ -79,6 +84,9 @@ class Options:
     meta_every_steps: int = 1
     generator_lr: float = 0.001
     generator_width: int | Literal["mirror"] = "mirror"
+    generator_norm: Literal["none", "batch"] = "none"
+    generator_warmup_epochs: int = 0
+    residual: bool = False
     lookahead: Literal["shared", "own"] = "shared"
     heldout: Literal["final", "all"] = "final"
     heldout_batch_size: int | None = None
@@ -99,6 +107,12 @@ class Options:
             width,
             "take mirror, or channels from 1 on",
         )
+        require(
+            self.generator_warmup_epochs >= 0,
+            "method.generator_warmup_epochs",
+            self.generator_warmup_epochs,
+            "take 0 or more",
+        )
         for name, known in _WORDS.items():
             value = getattr(self, name)
             require(value in known, f"method.{name}", value, f"take {' or '.join(known)}")
@@ -110,9 +124,15 @@ class Options:
         )
         require(self.targets in _UNUSED, "method.targets", self.targets, f"take one of {', '.join(_UNUSED)}")
         refuse_unused(self, *_UNUSED[self.targets], because=f"targets {self.targets}")
+        require(
+            self.targets != "uniform" or not self.residual,
+            "method.targets",
+            self.targets,
+            "a residual generator begins from the final output; take meta or labels, or method self_distillation",
+        )
 
 
-NAMES: dict[str, dict[str, object]] = {"metadistiller": {}}
+NAMES: dict[str, dict[str, object]] = {"metadistiller": {"residual": False}}
 
 
 class MetaDistiller(Method):
@@ -150,6 +170,8 @@ class MetaDistiller(Method):
 
     def objectives(self, epoch: int) -> tuple[Objective, ...]:
         student = self.boosting.objectives(epoch)
+        if epoch < self._options.generator_warmup_epochs:
+            return (*student, Objective(of="generator", loss=self._label_loss))
         if epoch % self._options.meta_every_epochs:
             return student
         steps = self._options.meta_every_steps
@@ -182,11 +204,11 @@ class MetaDistiller(Method):
     def _targets(self, features: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
         if self.generator is None:
             return [torch.zeros_like(exit_logits) for exit_logits in logits[:-1]]
-        return self._generate(features)
+        return self._generate(features, logits)
 
-    def _generate(self, features: Sequence[Tensor]) -> list[Tensor]:
+    def _generate(self, features: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
         assert self.generator is not None
-        targets: list[Tensor] = self.generator([feature.detach() for feature in features])
+        targets: list[Tensor] = self.generator([feature.detach() for feature in features], logits[-1].detach())
         return targets
 
     def _own_loss(self, batch: tuple[Batch, Batch], rates: Mapping[str, float]) -> Losses:
@@ -211,22 +233,21 @@ class MetaDistiller(Method):
 
     def _sharing_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
         """Eq. 3 as ever; the targets' graph is kept for the generator's turn."""
-        images, _ = batch
         kept = Kept()
         losses, targets = self.boosting.loss_and_targets(batch, kept=kept)
         assert targets is not None
-        self._between.left = images, targets, kept, share_of(batch)
+        self._between.left = batch, targets, kept
         return losses
 
     def _shared_loss(self, heldout_batch: Batch, rates: Mapping[str, float]) -> Losses:
         """Eq. 8 after the look-ahead that the student's gradient is; the student has not moved yet."""
         assert self._between.left is not None, "the student's loss comes first in each step"
-        (images, targets, kept, share), self._between.left = self._between.left, None
+        (batch, targets, kept), self._between.left = self._between.left, None
         student = self.boosting.student
-        with self._meta_autocast(images):
+        with self._meta_autocast(batch[0]):
             # In another precision the convolutions give something else.
             same = kept if self._options.meta_precision == "run" else None
-            ahead = shared_look_ahead(student, images, targets, inner_lr=rates["student"], kept=same, share=share)
+            ahead = shared_look_ahead(student, batch, targets, inner_lr=rates["student"], kept=same)
             found = meta_loss_from(
                 ahead,
                 student,
@@ -259,8 +280,8 @@ class MetaDistiller(Method):
     def _label_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
         """The ablation of eq. 8: sum over k of CE(y, T_k) on the student's own batch; only theta_g gets a gradient."""
         images, labels = batch
-        features, _ = answer_apart(self.boosting.student, images)
-        targets = [logits / self._options.temperature for logits in self._generate(features)]
+        features, exits = answer_apart(self.boosting.student, images)
+        targets = [logits / self._options.temperature for logits in self._generate(features, exits)]
         loss = torch.stack(
             [
                 hard_loss(t, labels, label_smoothing=self._label_smoothing, class_weights=self._class_weights)
@@ -276,19 +297,21 @@ class _Between:
     A copy of the method has nothing of it: a graph cannot be copied.
 
     Attributes:
-        left: the batch's images, the targets' logits with their graph, what the convolutions gave, and the share of
-            the batch that the images are.
+        left: the batch, the targets' logits with their graph, and what the convolutions gave.
     """
 
     def __init__(self) -> None:
-        self.left: tuple[Tensor, list[Tensor], Kept, float] | None = None
+        self.left: tuple[Batch, list[Tensor], Kept] | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> "_Between":
         return _Between()
 
 
 def _losses_of(found: MetaLoss) -> Losses:
-    return Losses(found.surrogate, {"heldout_loss": found.heldout_loss}, found.share)
+    parts = {"heldout_loss": found.heldout_loss}
+    for name, values in (("target", found.target_alignment), ("label", found.label_alignment)):
+        parts |= {f"{name}_{k}_alignment": value for k, value in enumerate(values, start=1)}
+    return Losses(found.surrogate, parts, found.share)
 
 
 def _build_generator(options: Options, setting: Setting) -> LabelGenerator:
@@ -301,6 +324,8 @@ def _build_generator(options: Options, setting: Setting) -> LabelGenerator:
             width=options.generator_width,
             exit_design=setting.backbone.exit_design,
             inner_width=options.inner_width,
+            norm=options.generator_norm,
+            residual=options.residual,
         )
     # A frozen generator keeps its weights. The running averages of its heads follow the student: targets are shown with
     # them, and training has no use for them.

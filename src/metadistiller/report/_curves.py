@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ._charts import ENSEMBLE_COLOUR, EXIT_COLOURS, Chart, Line, exit_colour, lines
 from ._run import Run, Series
@@ -9,7 +10,8 @@ from ._run import Run, Series
 PART = re.compile(r"(?:exit_(?P<k>\d+)|final)_(?P<part>\w+)")
 EXIT = re.compile(r"exit_(\d+)")
 RATE = re.compile(r"(\w+)_lr")
-TARGET = re.compile(r"target_(\d+)_(entropy|confidence|accuracy)")
+TARGET = re.compile(r"target_(\d+)_(entropy|confidence|accuracy|alignment)")
+LABEL = re.compile(r"label_(\d+)_alignment")
 PLAIN_COLUMNS = ("lr", "loss", "test_loss", "final", "ensemble", "heldout_loss", "generator_gradient_norm")
 
 # The parts of the loss as people call them; a part that is not here is shown under its own name.
@@ -70,7 +72,7 @@ def _further(run: Run) -> list[Chart]:
     return [
         lines([Line(name=name, series=series)], title=_further_title(name), unit="training mean")
         for name, series in run.series.items()
-        if name not in PLAIN_COLUMNS and not any(pattern.fullmatch(name) for pattern in (PART, EXIT, TARGET, RATE))
+        if name not in PLAIN_COLUMNS and not any(pattern.fullmatch(name) for pattern in (PART, EXIT, TARGET, LABEL, RATE))
     ]
 
 
@@ -127,13 +129,22 @@ def soft_targets(run: Run) -> list[Chart]:
         "entropy": ("Entropy of the soft targets", "nats", "The higher, the softer."),
         "confidence": ("Confidence of the soft targets", "mean largest share", "1 is a one-hot target."),
         "accuracy": ("Accuracy of the soft targets", "%", "How often the largest share is on the label."),
+        "alignment": (
+            "Alignment of the soft targets",
+            "correlation",
+            "With what the held-out loss asks for; dashed: of the labels in their place.",
+        ),
     }
     matches = [match for match in map(TARGET.fullmatch, run.series) if match]
     charts = []
     for quantity, (title, unit, note) in shown.items():
         found = [(int(match[1]), run.series[match[0]]) for match in matches if match[2] == quantity]
-        if found:
-            charts.append(lines(_by_exit(found, "target "), title=title, unit=unit, note=note))
+        curves = _by_exit(found, "target ")
+        if quantity == "alignment":
+            labels = [(int(match[1]), run.series[match[0]]) for match in map(LABEL.fullmatch, run.series) if match]
+            curves += [replace(curve, dashes="dashed") for curve in _by_exit(labels, "label, exit ")]
+        if curves:
+            charts.append(lines(curves, title=title, unit=unit, note=note))
     generator = {
         "heldout_loss": ("Held-out loss", "nats", "What the generator minimises through the student's step."),
         "generator_gradient_norm": ("Norm of the meta-gradient", "norm", "How strongly the generator is pulled."),
