@@ -42,7 +42,7 @@ from metadistiller.ledger import (
     record_of,
 )
 from metadistiller.ledger._record import MOST_EPOCHS
-from metadistiller.ledger._run import NOT_OVERRIDES, portable
+from metadistiller.ledger._run import BEFORE, NOT_OVERRIDES, portable
 from metadistiller.ledger._targets import targets_of
 from metadistiller.records import RunFolder, source_commit, write_json, write_text
 
@@ -572,6 +572,23 @@ def test_a_method_without_soft_targets_has_no_curve() -> None:
     assert targets_of([{"epoch": "0", "exit_1_hard": "1.0"}], [], MADE) is None
 
 
+@pytest.mark.parametrize("warmup", [0, 2, 3])
+def test_while_labels_teach_first_every_step_is_an_update(warmup: int) -> None:
+    made = {"batch_size": 64, "method": {"meta_every_steps": 4, "generator_warmup_epochs": warmup}}
+    curve = targets_of(rows_of(3, lambda epoch: True, aligned=False), [epoch_event(0, 450)], made)
+    each = [8 if epoch < warmup else 2 for epoch in range(3)]
+    assert [point.generator_steps for point in curve or ()] == list(itertools.accumulate(each))
+
+
+def test_a_ledger_has_a_line_for_each_run(path: Path) -> None:
+    append(path, RECORD)
+    before = path.read_text().splitlines()
+    append(path, replace(RECORD, seed=RECORD.seed + 1))
+    after = path.read_text().splitlines()
+    assert len(after) == len(before) + 1
+    assert json.loads(path.read_text())["format"] == 2
+
+
 def test_a_generator_that_never_learns_has_no_updates_whatever_is_known() -> None:
     rows = rows_of(4, lambda epoch: False, aligned=False)
     curve = targets_of(rows, [], {"batch_size": 64, "method": {}})
@@ -688,6 +705,23 @@ def test_another_member_is_an_override_with_all_its_options(tmp_path: Path, kd: 
     found = record_of(finished(tmp_path / "run", other), "r", kd)
     expected = {f"method.{key}": value for key, value in other.method.options.items()}
     assert found.overrides == {"method.name": "dsn", **expected, "teacher": None}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_setting_that_came_later_is_what_was_done_before_it(tmp_path: Path, name: str) -> None:
+    config = written_out(
+        Config(data=Choice(name="digits"), model=Choice(name="resnet10"), method=Choice(name="metadistiller"))
+    )
+    family, _, option = name.partition(".")
+    chosen: Choice = getattr(config, family)
+    # Before means that its default changed nothing.
+    assert chosen.options[option] == BEFORE[name]
+    older = replace(chosen, options={key: value for key, value in chosen.options.items() if key != option})
+    run = finished(tmp_path / "run", replace(config, **{family: older}))
+    assert record_of(run, "r", config).overrides == {}
+    # A recipe that has come to another value since was not what the run did.
+    other = replace(config, **{family: replace(chosen, options={**chosen.options, option: "other"})})
+    assert record_of(run, "r", other).overrides == {name: BEFORE[name]}
 
 
 def test_a_setting_that_an_older_run_does_not_know_is_an_override(tmp_path: Path, kd: Config) -> None:

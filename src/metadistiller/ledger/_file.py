@@ -3,12 +3,12 @@
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import CheckpointError, LedgerError
-from ..records import read_json, write_json
+from ..records import read_json, write_text
 from ._record import Record, parse
 
 FORMAT = 2
@@ -72,8 +72,14 @@ def append(path: str | Path, record: Record) -> bool:
                 f"with {record.final} and {record.ensemble}. Find out why, and take the wrong one out by hand; or "
                 "keep this one in a ledger of its own, --evidence OTHER"
             )
-        write_json(path, {"format": FORMAT, "runs": [entry.as_dict() for entry in (*records, record)]})
+        write_text(path, _text((*records, record)))
     return True
+
+
+def _text(records: Sequence[Record]) -> str:
+    """JSON with a line for each run, so that a run more is a line more."""
+    lines = ",\n".join(f"  {json.dumps(record.as_dict(), allow_nan=False)}" for record in records)
+    return f'{{\n "format": {FORMAT},\n "runs": [\n{lines}\n ]\n}}\n'
 
 
 @contextmanager

@@ -25,6 +25,9 @@ NOT_OVERRIDES = frozenset(
     )
 )
 
+# Settings that came after runs had been made without them, and what those did.
+BEFORE: Mapping[str, Any] = {"method.generator_norm": "none", "method.generator_warmup_epochs": 0}
+
 
 def record_of(folder: RunFolder, recipe: str, config: Config, *, command: str | None = None) -> Record:
     """The record of a finished run.
@@ -96,7 +99,9 @@ def _commit(found: Iterable[str | None]) -> str | None:
 
 
 def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs, by dotted name, sorted. A setting that the run does not have yet, being older, is null."""
+    """What differs, by dotted name, sorted. A setting that the run does not have yet, being older, is what was done
+    before it came (BEFORE), or null where that is not known.
+    """
     found: dict[str, Any] = {}
     for key in sorted({*run, *recipe}):
         ours, theirs = run.get(key), recipe.get(key)
@@ -112,8 +117,9 @@ def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, A
                     f"the run has {key}.{inner}, the recipe has no such setting; write the recipe's defaults out "
                     "(building.written_out), or enter the run with the version that made it"
                 )
-            if not same or ours.get(inner) != theirs.get(inner):
-                found[f"{key}.{inner}"] = ours.get(inner)
+            value = ours.get(inner, BEFORE.get(f"{key}.{inner}"))
+            if not same or value != theirs.get(inner):
+                found[f"{key}.{inner}"] = value
     plain = {key: value for key, value in found.items() if key not in NOT_OVERRIDES}
     return {key: portable(value) if isinstance(value, str) else value for key, value in plain.items()}
 

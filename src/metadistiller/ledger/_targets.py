@@ -71,13 +71,14 @@ def _generator_steps(
 ) -> list[int | None]:
     """Updates up to and including each epoch; None from the first on whose number cannot be told."""
     each = _steps_of_an_epoch(events, settings["batch_size"])
-    # A run that is older than the setting learned in every step.
+    # A run that is older than a setting learned in every step, and from labels never.
     every = settings["method"].get("meta_every_steps", 1)
+    by_labels = settings["method"].get("generator_warmup_epochs", 0)
     done: int | None = 0
     found = []
     for row in rows:
         if row.get("generator_gradient_norm") and done is not None:
-            done = None if each is None else done + math.ceil(each / every)
+            done = None if each is None else done + math.ceil(each / (every if int(row["epoch"]) >= by_labels else 1))
         found.append(done)
     return found
 

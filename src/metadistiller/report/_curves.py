@@ -72,7 +72,8 @@ def _further(run: Run) -> list[Chart]:
     return [
         lines([Line(name=name, series=series)], title=_further_title(name), unit="training mean")
         for name, series in run.series.items()
-        if name not in PLAIN_COLUMNS and not any(pattern.fullmatch(name) for pattern in (PART, EXIT, TARGET, LABEL, RATE))
+        if name not in PLAIN_COLUMNS
+        and not any(pattern.fullmatch(name) for pattern in (PART, EXIT, TARGET, LABEL, RATE))
     ]
 
 
