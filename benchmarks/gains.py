@@ -4,9 +4,8 @@ Usage:
     python benchmarks/gains.py RUN --steps 20 --json
 
 RUN is the folder of a run of a method with exits, on images that are held in memory; its newest checkpoint is taken.
-Nothing is trained. The gain of T_k is the mean of -<u_k, T_k> over images: to first order, what the held-out loss of
-eq. 8 would fall by, in nats, for a unit of zeta (1 - alpha), were T_k in the student's next step. Where that is below 0
-the held-out loss would rise. The exit's own output moves nothing, and has 0.
+Nothing is trained. For each kind of target and each exit its gain and alignment (metadistiller.meta.Judged): what the
+held-out loss would fall by, to first order, for that target in the student's next step.
 
 The held-out images are those of Algorithm 1, training images that are not in the batch; and, where RUN trained with a
 part of the training set (train_per_class), also images of the rest, which the student has never seen. Means over steps
@@ -27,7 +26,7 @@ from metadistiller.building import load_data
 from metadistiller.config import Choice
 from metadistiller.data import Batches, Dataset, Disjoint, ImageSet, Train
 from metadistiller.losses import self_boosting_loss
-from metadistiller.meta import alignment, directional_derivatives, heldout_gradient, shared_look_ahead
+from metadistiller.meta import directional_derivatives, heldout_gradient, judge, shared_look_ahead
 from metadistiller.nn import MultiExit
 
 Pair = tuple[Tensor, Tensor]
@@ -111,10 +110,9 @@ def main() -> None:
         for source, loss, u in derivatives(student, train, heldouts, given.lr):
             losses.setdefault(source, []).append(loss)
             for kind, targets in kinds.items():
-                gains = [-(u_k * t).sum(1).mean().item() for u_k, t in zip(u, targets, strict=True)]
-                aligned = [alignment(u_k, t).item() for u_k, t in zip(u, targets, strict=True)]
-                values.setdefault((source, kind, "gain"), []).append(gains)
-                values.setdefault((source, kind, "alignment"), []).append(aligned)
+                judged = [judge(u_k, target) for u_k, target in zip(u, targets, strict=True)]
+                values.setdefault((source, kind, "gain"), []).append([each.gain.item() for each in judged])
+                values.setdefault((source, kind, "alignment"), []).append([each.alignment.item() for each in judged])
         # Passes in training mode move running statistics.
         found.method.load_state_dict(state)
     rows = []

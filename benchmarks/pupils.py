@@ -9,10 +9,8 @@ the generator and nothing else. It is not what a run of metadistiller does, whos
 targets; it says whether there is anything to learn, for whom, and in how many steps.
 
 For each pupil and each exit, means over the steps of an epoch, before the pupil has seen the batch: accuracy, entropy
-and confidence of T_k, its alignment with -u_k (metadistiller.meta.alignment), and its gain, the mean of -<u_k, T_k>:
-what the held-out loss would fall by, in nats, for a unit of zeta (1 - alpha), were T_k in the student's next step. Of
-the exit's own output the gain is 0, as it would move nothing. Beside them the same of what needs no meta-gradient: the
-label, the final output, the exit's own output, and no class before another.
+and confidence of T_k, and its gain and alignment (metadistiller.meta.Judged). Beside them the same of what needs no
+meta-gradient: the label, the final output, the exit's own output, and no class before another.
 
 CIFAR-100 with --per_class training images a class, crop and mirror, a one-block-a-stage ResNet, batch 128.
 """
@@ -33,7 +31,7 @@ from metadistiller.config import Choice, Optim
 from metadistiller.data import Batches, Disjoint, Train, seeded
 from metadistiller.engine.optim import rate_factor
 from metadistiller.losses import self_boosting_loss, target_statistics
-from metadistiller.meta import Kept, alignment, directional_derivatives, heldout_gradient, shared_look_ahead
+from metadistiller.meta import Kept, directional_derivatives, heldout_gradient, judge, shared_look_ahead
 from metadistiller.nn import LabelGenerator, MultiExit, build_network, stage_shapes
 
 ALPHA = 0.5
@@ -57,8 +55,13 @@ class Pupil:
     lr: float
     labels_for: int
     optimizer: torch.optim.Optimizer
+    taught: str = "labels"
 
     def rate(self, epoch: int, factor: float) -> None:
+        if epoch == self.labels_for and self.taught != "meta":
+            # As in a run: the meta-gradient's Adam knows nothing of the labels' gradients.
+            self.taught = "meta"
+            self.optimizer = torch.optim.Adam(self.generator.parameters())
         for group in self.optimizer.param_groups:
             group["lr"] = factor * (1e-3 if epoch < self.labels_for else self.lr)
 
@@ -66,7 +69,7 @@ class Pupil:
         if epoch < self.labels_for:
             parts = [F.cross_entropy(each.float(), labels) for each in logits]
         else:
-            # Adam does not see that zeta (1 - alpha) is left out.
+            # Without zeta (1 - alpha), a constant until the rate drops, which Adam divides away.
             parts = [(F.softmax(each.float(), 1) * u_k).sum(1).mean() for each, u_k in zip(logits, u, strict=True)]
         torch.stack(parts).sum().backward()
         self.optimizer.step()
@@ -194,9 +197,8 @@ def add(
     detached = [logits.detach() for logits in targets]
     values = target_statistics(detached, labels, temperature=1.0)
     for k, (logits, u_k) in enumerate(zip(detached, u, strict=True), start=1):
-        mass = F.softmax(logits.float(), 1)
-        values[f"target_{k}_alignment"] = alignment(u_k, mass)
-        values[f"target_{k}_gain"] = -(u_k * mass).sum(1).mean()
+        judged = judge(u_k, F.softmax(logits.float(), 1))
+        values |= {f"target_{k}_gain": judged.gain, f"target_{k}_alignment": judged.alignment}
     row = sums.setdefault(label, {})
     for key, value in values.items():
         row[key] = row.get(key, 0.0) + value.item()

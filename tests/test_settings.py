@@ -87,6 +87,16 @@ def test_a_recipes_options_do_not_reach_another_member() -> None:
     assert read("digits", "--method", "dsn").method.options == {"exit_weight": 1.0, "inner_width": None}
 
 
+def test_a_recipes_options_reach_a_variant_of_its_method() -> None:
+    """Whose name fixes one of the same options: a comparison of the two would otherwise differ in more than that."""
+    for name in ("folder", "imagenet"):
+        ours, theirs = (
+            read(name, "--method", method).method.options for method in ("residual_metadistiller", "metadistiller")
+        )
+        assert ours == theirs
+        assert recipe(name).method.options.items() <= ours.items()
+
+
 # Spellings
 
 

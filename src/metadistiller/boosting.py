@@ -136,7 +136,8 @@ class Boosted(nn.Module):
             if objective.of == player:
                 return objective
         raise ConfigError(
-            f"this method has no {player} that learns; only metadistiller with targets meta or labels has"
+            f"this method has no {player} that learns; metadistiller and residual_metadistiller have, with targets "
+            "meta or labels"
         )
 
 
@@ -157,7 +158,8 @@ def boost(
 
     Args:
         model: gives logits (N, C) for images (N, 3, H, W). It is kept inside as it is, and `unwrap` gives it back.
-        method: metadistiller, dsn, self_distillation, plain; kd or attention_transfer with a teacher.
+        method: metadistiller, residual_metadistiller, dsn, self_distillation, plain; kd or attention_transfer with a
+            teacher.
         num_classes: C, checked; None takes what the network gives.
         input_size: of the images: a side, (height, width), or (channels, height, width). None takes what a network of
             timm says of itself, else 224.
@@ -189,18 +191,20 @@ def boost(
         label_smoothing=label_smoothing,
         teacher=None if teacher is None else adapted(teacher),
     )
-    if "lookahead" in {field.name for field in fields(member.options)} and options.get("targets", "meta") == "meta":
+    known = {field.name for field in fields(member.options)}
+    if "generator_warmup_epochs" in known:
+        require(
+            not options.get("generator_warmup_epochs"),
+            "generator_warmup_epochs",
+            options.get("generator_warmup_epochs"),
+            "epochs are those of 'metadistiller train'; leave it out",
+        )
+    if "lookahead" in known and options.get("targets", "meta") == "meta":
         # A loop of one's own may scale, accumulate or add to the gradient that a shared look-ahead would be made of.
         require(
             options.get("lookahead", "own") == "own", "lookahead", options.get("lookahead"), "here it is own always"
         )
         options["lookahead"] = "own"
-    require(
-        not options.get("generator_warmup_epochs"),
-        "generator_warmup_epochs",
-        options.get("generator_warmup_epochs"),
-        "epochs are those of 'metadistiller train'; leave it out",
-    )
     built: Method = member.build(member.configure(options), setting)
     if not set(built.players()) <= _PLAYERS:
         raise ConfigError(

@@ -353,7 +353,7 @@ def _parser(
                 "--teacher.run", type=str | None, default=None, help="its run; null has it trained first"
             )
         chosen: Choice | None = getattr(config, family)
-        if chosen is not None and chosen.name == member.name:
+        if chosen is not None and (chosen.name == member.name or _is_variant(family, member, chosen)):
             parser.set_defaults({f"{family}.{key}": value for key, value in chosen.options.items()})
     parser.add_class_arguments(Config, skip=set(ROLES))
     plain = {field.name: getattr(config, field.name) for field in fields(Config)}
@@ -362,6 +362,11 @@ def _parser(
     inner = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
     parser.set_defaults(defaults | inner)
     return parser
+
+
+def _is_variant(family: str, member: Member, chosen: Choice) -> bool:
+    """Whether a method differs from a recipe's in what its name fixes alone: what the recipe says of options holds."""
+    return family == "method" and find(*ROLES[family], chosen.name).options is member.options
 
 
 def _refuse_unknown(parser: ArgumentParser, words: Sequence[str], kind: str, *, prefix: str) -> None:

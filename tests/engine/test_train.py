@@ -24,7 +24,8 @@ from metadistiller.engine.step import Stepper
 from metadistiller.errors import CheckpointError, ConfigError, Paused, TrainingError
 from metadistiller.records import RunFolder
 
-METHODS = ("plain", "dsn", "self_distillation", "metadistiller")
+METHODS = ("plain", "dsn", "self_distillation", "metadistiller", "residual_metadistiller")
+WARMED = Choice(name="metadistiller", options={"meta_every_epochs": 1, "generator_warmup_epochs": 1})
 OWN = Choice(name="metadistiller", options={"meta_every_epochs": 2, "generator_lr": 0.01, "lookahead": "own"})
 
 
@@ -83,12 +84,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny_config: 
     assert digest(one) != digest(other)
 
 
-@pytest.mark.parametrize("method", [*METHODS, "own"])
+@pytest.mark.parametrize("method", [*METHODS, "own", "warmed"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     method: str, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Broken off in the middle of epoch 1, and again in epoch 2, with checkpoints at every step."""
-    methods = {"metadistiller": tiny_config.method, "own": OWN}
+    methods = {"metadistiller": tiny_config.method, "own": OWN, "warmed": WARMED}
     config = replace(tiny_config, method=methods.get(method, Choice(name=method)))
     whole = train(config, tmp_path / "whole")
     stepwise = replace(config, checkpoint_every_steps=1)

@@ -1,5 +1,7 @@
 """The look-ahead step that the student's own gradient is: the same as one of its own on the same batch."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -29,9 +31,12 @@ def meta_gradient(s: Scene, ahead: LookAhead, **settings: float) -> list[Tensor]
     return list(torch.autograd.grad(found.surrogate, s.theta_g(), retain_graph=True))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_is_the_step_of_its_own_on_the_same_batch(network: str) -> None:
-    s = scene(NETWORKS[network], width=6, batch=4)
+@pytest.mark.parametrize(
+    ("network", "more"),
+    [*((name, {}) for name in NETWORKS), ("wrn10_1", {"residual": True}), ("wrn10_1", {"norm": "batch"})],
+)
+def test_is_the_step_of_its_own_on_the_same_batch(network: str, more: dict[str, Any]) -> None:
+    s = scene(NETWORKS[network], width=6, batch=4, **more)
     for settings in (PAPER, OTHER):
         s.student.zero_grad()
         ours = shared(s, **settings)

@@ -89,7 +89,7 @@ def test_its_student_begins_as_everybody_s() -> None:
 
 
 def test_uniform_targets_do_not_begin_from_the_final_output() -> None:
-    with pytest.raises(ConfigError, match=r"method\.targets is 'uniform'; .*self_distillation"):
+    with pytest.raises(ConfigError, match=r"method\.targets is 'uniform'; .*the method metadistiller"):
         make("residual_metadistiller", {"targets": "uniform"})
 
 
@@ -121,7 +121,7 @@ def test_in_the_first_epochs_labels_teach_at_every_step(lookahead: str) -> None:
         ours, theirs = (
             [(o.of, o.stream, o.every_steps, o.waits) for o in method.objectives(epoch)] for method in (warmed, meta)
         )
-        label = [("student", Train(), 1, False), ("generator", Train(), 1, False)]
+        label = [("student", Train(), 1, False), ("generator_warmup", Train(), 1, False)]
         assert ours == (label if epoch < 4 else theirs)
 
 
@@ -133,13 +133,38 @@ def test_with_nothing_but_warm_up_it_is_the_ablation_by_labels(name: str) -> Non
     assert the_same(snapshot(ours.generator), snapshot(theirs.generator))
 
 
-def test_afterwards_it_goes_on_by_the_meta_gradient_alone() -> None:
+def test_afterwards_it_goes_on_by_the_meta_gradient_alone_with_an_adam_that_begins_there() -> None:
+    """Whose first step is as long as its rate in every weight, whatever gradients of labels were."""
     method = build(generator_warmup_epochs=1, meta_every_epochs=1)
     steps = Steps(method)
-    assert "generator_loss" in steps.step(0)
+    for _ in range(3):
+        assert "generator_loss" in steps.step(0)
+    before = {name: p.detach().clone() for name, p in method.generator.named_parameters()}
     parts = steps.step(1)
     assert "heldout_loss" in parts
     assert "generator_loss" not in parts
+    lengths = torch.cat([(p - before[name]).abs().flatten() for name, p in method.generator.named_parameters()])
+    assert lengths.median().item() == pytest.approx(0.001, rel=0.05)
+
+
+def test_labels_for_the_whole_run_leave_nothing_to_the_meta_gradient() -> None:
+    with pytest.raises(ConfigError, match=r"method\.generator_warmup_epochs is 10; the run has 10, .* targets labels"):
+        build(generator_warmup_epochs=10)
+    assert build(generator_warmup_epochs=9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_small_correction_is_not_lost_where_the_student_s_logits_are_bfloat16(dtype: torch.dtype) -> None:
+    method = make("residual_metadistiller").train()
+    images, _ = batch()
+    with torch.no_grad():
+        method.generator.scales.fill_(1.001)
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        features, exits = method.boosting.student(images)
+        assert exits[-1].dtype == dtype
+        corrected = method.generator([feature.detach() for feature in features], exits[-1].detach())
+    torch.testing.assert_close(corrected[0], 1.001 * exits[-1].detach().float())
+    assert not torch.equal(corrected[0], exits[-1].detach().float())
 
 
 # -- normalised maps ---------------------------------------------------------------------------------------------------

@@ -77,7 +77,8 @@ def _generator_steps(
     done: int | None = 0
     found = []
     for row in rows:
-        if row.get("generator_gradient_norm") and done is not None:
+        learned = row.get("generator_gradient_norm") or row.get("generator_warmup_gradient_norm")
+        if learned and done is not None:
             done = None if each is None else done + math.ceil(each / (every if int(row["epoch"]) >= by_labels else 1))
         found.append(done)
     return found

@@ -16,6 +16,7 @@ as clones, and gradients come out of torch.autograd.grad.
 
 look_ahead.py   eq. 7
 derivative.py   v and u_k, the two halves of eq. 8
+judged.py       what u_k says of a target
 _forward_mode.py, _draws.py, _bound.py   a forward-mode pass, the same draws again, a call with other parameters
 """
 
@@ -32,17 +33,19 @@ from ..ranks import ALONE, Ranks
 from ..timing import timed
 from ._forward_mode import Kept
 from .derivative import Derivative, Heldout, directional_derivatives, heldout_gradient, supported_derivative
+from .judged import Judged, judge
 from .look_ahead import LookAhead, look_ahead, shared_look_ahead
 
 __all__ = [
     "Derivative",
     "Heldout",
+    "Judged",
     "Kept",
     "LookAhead",
     "MetaLoss",
-    "alignment",
     "directional_derivatives",
     "heldout_gradient",
+    "judge",
     "look_ahead",
     "meta_loss",
     "meta_loss_from",
@@ -59,8 +62,8 @@ class MetaLoss:
         surrogate: scalar whose gradient in theta_g is the meta-gradient; its value has no meaning.
         heldout_loss: L_test at theta_s^+, in nats, detached.
         target_logits: logits of T_1..T_{K-1} on X_train, detached.
-        target_alignment: of each T_k, -1 to 1, see `alignment`: whether it is where the held-out loss wants it.
-        label_alignment: the same of the labels in its place: whether the held-out loss points to them.
+        of_targets: what the held-out loss says of each T_k.
+        of_labels: the same of the labels in their place.
         share: of X_train that the surrogate is the mean over, where several ranks have it between them: the
             meta-gradient is the sum over ranks of the surrogates' gradients times their shares.
     """
@@ -68,8 +71,8 @@ class MetaLoss:
     surrogate: Tensor
     heldout_loss: Tensor
     target_logits: list[Tensor]
-    target_alignment: list[Tensor]
-    label_alignment: list[Tensor]
+    of_targets: list[Judged]
+    of_labels: list[Judged]
     share: float = 1.0
 
 
@@ -158,37 +161,12 @@ def meta_loss_from(
         with timed("generator"):
             agreement = _agreement(u, ahead.target_logits, temperature=temperature)
     surrogate = inner_lr * (1 - alpha) * temperature**2 * agreement
-    targets = [logits.detach() for logits in ahead.target_logits]
-    return MetaLoss(
-        surrogate,
-        loss,
-        targets,
-        target_alignment=[
-            alignment(u_k, F.softmax(logits.to(u_k.dtype) / temperature, dim=1))
-            for u_k, logits in zip(u, targets, strict=True)
-        ],
-        label_alignment=[alignment(u_k, _as_probabilities(ahead.labels, u_k)) for u_k in u],
-        share=ahead.share,
-    )
-
-
-@torch.no_grad()
-def alignment(u: Tensor, distribution: Tensor) -> Tensor:
-    """How far a distribution over classes puts its mass where eq. 8 wants mass: mean over images of the correlation
-    over classes of -u_k with it; scalar, -1 to 1, and 0 for a uniform distribution.
-
-    Of a label, the correlation is the signal-to-noise of u_k, (mean over the other classes - at the label) / standard
-    deviation over classes, times sqrt(C - 1) / C.
-
-    Args:
-        u: u_k, (N, C); where the held-out loss wants a class to be likelier, it is low.
-        distribution: probabilities (N, C).
-    """
-    wanted, mass = (value - value.mean(1, keepdim=True) for value in (-u, distribution))
-    lengths = wanted.norm(dim=1) * mass.norm(dim=1)
-    # A uniform softmax is uniform to rounding: its remainder has a direction, and no meaning.
-    meant = mass.norm(dim=1) > 1e-5 * distribution.norm(dim=1)
-    return torch.where(meant & (lengths > 0), (wanted * mass).sum(1) / lengths, 0.0).mean()
+    with timed("generator"), torch.no_grad():
+        targets = [logits.detach() for logits in ahead.target_logits]
+        made = [F.softmax(logits.to(u_k.dtype) / temperature, dim=1) for logits, u_k in zip(targets, u, strict=True)]
+        of_targets = [judge(u_k, target) for u_k, target in zip(u, made, strict=True)]
+        of_labels = [judge(u_k, _as_probabilities(ahead.labels, u_k)) for u_k in u]
+    return MetaLoss(surrogate, loss, targets, of_targets, of_labels, ahead.share)
 
 
 def _as_probabilities(labels: Tensor, like: Tensor) -> Tensor:

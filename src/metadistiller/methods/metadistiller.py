@@ -61,7 +61,8 @@ class Options:
         generator_width: mirror (each generated map has the shape of the stage's own), or channels of every map, >= 1.
         generator_norm: of each generated map: none, as eq. 5 is written, or batch (batch normalisation).
         generator_warmup_epochs: so many first epochs the generator is taught by labels, at every step of every epoch,
-            and by the meta-gradient from then on; >= 0. Not in the paper.
+            and from then on by the meta-gradient, with an Adam that begins there; >= 0 and less than the run. Not in
+            the paper.
         residual: whether the generator's logits are added to those of the final output: residual_metadistiller.
         lookahead: where the step of eq. 7 comes from. shared: it is the gradient that the student's own step has just
             made, so X_train is the student's batch, and X_test is drawn from all images that are not in it; own: one of
@@ -128,7 +129,7 @@ class Options:
             self.targets != "uniform" or not self.residual,
             "method.targets",
             self.targets,
-            "a residual generator begins from the final output; take meta or labels, or method self_distillation",
+            "a residual generator has no use for it; take meta, labels or frozen, or the method metadistiller",
         )
 
 
@@ -146,6 +147,12 @@ class MetaDistiller(Method):
 
     def __init__(self, options: Options, setting: Setting) -> None:
         super().__init__()
+        require(
+            options.generator_warmup_epochs == 0 or options.generator_warmup_epochs < setting.epochs,
+            "method.generator_warmup_epochs",
+            options.generator_warmup_epochs,
+            f"the run has {setting.epochs}, which leaves none for the meta-gradient; take fewer, or targets labels",
+        )
         self._options = options
         self._label_smoothing = setting.label_smoothing
         self._class_weights = setting.class_weights
@@ -166,12 +173,16 @@ class MetaDistiller(Method):
         players = self.boosting.players()
         if self.generator is not None and self._options.targets != "frozen":
             players["generator"] = Player(self.generator, "adam", lr=self._options.generator_lr)
+            if self._options.generator_warmup_epochs:
+                # An optimizer of its own: gradients of labels are hundreds of times the meta-gradient's, and Adam would
+                # divide by their size for thousands of steps to come.
+                players["generator_warmup"] = Player(self.generator, "adam", lr=self._options.generator_lr)
         return players
 
     def objectives(self, epoch: int) -> tuple[Objective, ...]:
         student = self.boosting.objectives(epoch)
         if epoch < self._options.generator_warmup_epochs:
-            return (*student, Objective(of="generator", loss=self._label_loss))
+            return (*student, Objective(of="generator_warmup", loss=self._label_loss))
         if epoch % self._options.meta_every_epochs:
             return student
         steps = self._options.meta_every_steps
@@ -309,8 +320,9 @@ class _Between:
 
 def _losses_of(found: MetaLoss) -> Losses:
     parts = {"heldout_loss": found.heldout_loss}
-    for name, values in (("target", found.target_alignment), ("label", found.label_alignment)):
-        parts |= {f"{name}_{k}_alignment": value for k, value in enumerate(values, start=1)}
+    for name, judged in (("target", found.of_targets), ("label", found.of_labels)):
+        for k, each in enumerate(judged, start=1):
+            parts |= {f"{name}_{k}_alignment": each.alignment, f"{name}_{k}_gain": each.gain}
     return Losses(found.surrogate, parts, found.share)
 
 

@@ -17,7 +17,7 @@ def build_exit(
     design: ExitDesign,
     inner_width: int | None = None,
 ) -> nn.Module:
-    """An exit of one design: logits (N, C) from (N, D_k, H_k, W_k).
+    """An exit of one design: logits (N, C) from (N, D_k, H_k, W_k). Its last layer is the linear `fc`.
 
     Args:
         features: shape of the map that comes in.

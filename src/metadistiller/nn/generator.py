@@ -98,4 +98,6 @@ class LabelGenerator(nn.Module):
         if self.scales is None:
             return made
         assert final is not None, "the targets of a residual generator begin from the final output"
-        return [scale * final + logits for scale, logits in zip(self.scales, made, strict=True)]
+        # Not in bfloat16, where a small correction of a large logit is lost.
+        wide = torch.promote_types(final.dtype, torch.float32)
+        return [scale * final.to(wide) + logits.to(wide) for scale, logits in zip(self.scales, made, strict=True)]

@@ -10,8 +10,8 @@ from ._run import Run, Series
 PART = re.compile(r"(?:exit_(?P<k>\d+)|final)_(?P<part>\w+)")
 EXIT = re.compile(r"exit_(\d+)")
 RATE = re.compile(r"(\w+)_lr")
-TARGET = re.compile(r"target_(\d+)_(entropy|confidence|accuracy|alignment)")
-LABEL = re.compile(r"label_(\d+)_alignment")
+TARGET = re.compile(r"target_(\d+)_(entropy|confidence|accuracy|gain|alignment)")
+LABEL = re.compile(r"label_(\d+)_(gain|alignment)")
 PLAIN_COLUMNS = ("lr", "loss", "test_loss", "final", "ensemble", "heldout_loss", "generator_gradient_norm")
 
 # The parts of the loss as people call them; a part that is not here is shown under its own name.
@@ -130,10 +130,15 @@ def soft_targets(run: Run) -> list[Chart]:
         "entropy": ("Entropy of the soft targets", "nats", "The higher, the softer."),
         "confidence": ("Confidence of the soft targets", "mean largest share", "1 is a one-hot target."),
         "accuracy": ("Accuracy of the soft targets", "%", "How often the largest share is on the label."),
+        "gain": (
+            "Gain of the soft targets",
+            "nats",
+            "What the held-out loss falls by for them, which the generator raises; dashed: for labels instead.",
+        ),
         "alignment": (
             "Alignment of the soft targets",
             "correlation",
-            "With what the held-out loss asks for; dashed: of the labels in their place.",
+            "With what the held-out loss asks for; dashed: of labels instead.",
         ),
     }
     matches = [match for match in map(TARGET.fullmatch, run.series) if match]
@@ -141,9 +146,12 @@ def soft_targets(run: Run) -> list[Chart]:
     for quantity, (title, unit, note) in shown.items():
         found = [(int(match[1]), run.series[match[0]]) for match in matches if match[2] == quantity]
         curves = _by_exit(found, "target ")
-        if quantity == "alignment":
-            labels = [(int(match[1]), run.series[match[0]]) for match in map(LABEL.fullmatch, run.series) if match]
-            curves += [replace(curve, dashes="dashed") for curve in _by_exit(labels, "label, exit ")]
+        labels = [
+            (int(match[1]), run.series[match[0]])
+            for match in map(LABEL.fullmatch, run.series)
+            if match and match[2] == quantity
+        ]
+        curves += [replace(curve, dashes="dashed") for curve in _by_exit(labels, "label, exit ")]
         if curves:
             charts.append(lines(curves, title=title, unit=unit, note=note))
     generator = {

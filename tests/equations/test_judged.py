@@ -1,13 +1,26 @@
-"""alignment: where a distribution over classes puts its mass, against where eq. 8 wants mass."""
+"""judge: what the held-out loss says of a distribution over classes."""
 
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from metadistiller.meta import alignment, directional_derivatives, heldout_gradient, look_ahead, meta_loss
+from metadistiller.meta import (
+    directional_derivatives,
+    heldout_gradient,
+    judge,
+    look_ahead,
+    meta_loss,
+    shared_look_ahead,
+)
 
 from .oracle import NETWORKS, scene
+
+
+def alignment(u: torch.Tensor, distribution: torch.Tensor) -> torch.Tensor:
+    return judge(u, distribution).alignment
+
 
 PAPER = {"inner_lr": 0.1, "alpha": 0.5, "temperature": 1.0}
 
@@ -60,15 +73,15 @@ def test_a_meta_step_tells_that_of_its_targets_and_of_its_labels(mixed: bool) ->
     _, v = heldout_gradient(s.student, ahead.fast_params, s.heldout_batch, heldout="final")
     u = directional_derivatives(s.student, v, images, temperature=1.0)
     found = meta_loss(s.student, s.generator, s.train_batch, s.heldout_batch, **PAPER)
-    assert len(found.target_alignment) == len(found.label_alignment) == len(u) > 1
+    assert len(found.of_targets) == len(found.of_labels) == len(u) > 1
     for k, u_k in enumerate(u):
         target = ahead.target_logits[k].detach().softmax(1)
-        torch.testing.assert_close(found.target_alignment[k], alignment(u_k, target))
-        torch.testing.assert_close(found.label_alignment[k], alignment(u_k, mass))
-        assert not found.target_alignment[k].requires_grad
+        torch.testing.assert_close(torch.stack(found.of_targets[k]), torch.stack(judge(u_k, target)))
+        torch.testing.assert_close(torch.stack(found.of_labels[k]), torch.stack(judge(u_k, mass)))
+        assert not found.of_targets[k].gain.requires_grad
 
 
-def test_a_step_along_the_meta_gradient_raises_the_alignment_of_the_targets() -> None:
+def test_a_step_along_the_meta_gradient_raises_the_gain_of_the_targets() -> None:
     s = scene(NETWORKS["wrn10_1"])
     before = meta_loss(s.student, s.generator, s.train_batch, s.heldout_batch, **PAPER)
     gradients = torch.autograd.grad(before.surrogate, s.theta_g())
@@ -77,5 +90,43 @@ def test_a_step_along_the_meta_gradient_raises_the_alignment_of_the_targets() ->
         for p, gradient in zip(s.theta_g(), gradients, strict=True):
             p -= 0.1 * gradient / length
     after = meta_loss(s.student, s.generator, s.train_batch, s.heldout_batch, **PAPER)
-    assert torch.stack(after.target_alignment).sum() > torch.stack(before.target_alignment).sum()
+    assert sum(each.gain for each in after.of_targets) > sum(each.gain for each in before.of_targets)
     assert after.heldout_loss < before.heldout_loss
+
+
+def test_the_gain_is_what_the_held_out_loss_falls_by_for_a_soft_term_beside_none() -> None:
+    """By two look-aheads, with a little of the soft term and without: no derivative at all."""
+    s = scene(NETWORKS["wrn10_1"], batch=4)
+    images, labels = s.train_batch
+    targets = [torch.randn(len(labels), 5, dtype=torch.float64).softmax(1) for _ in range(2)]
+
+    def heldout(weight: float) -> float:
+        s.student.zero_grad()
+        _, exits = s.student(images)
+        loss = F.cross_entropy(exits[-1], labels)
+        for logits, target in zip(exits[:-1], targets, strict=True):
+            loss = loss + weight * F.cross_entropy(logits, target)
+        loss.backward()
+        ahead = shared_look_ahead(s.student, s.train_batch, [], inner_lr=0.1)
+        return heldout_gradient(s.student, ahead.fast_params, s.heldout_batch, heldout="final")[0].item()
+
+    heldout(0.0)
+    ahead = shared_look_ahead(s.student, s.train_batch, [], inner_lr=0.1)
+    _, v = heldout_gradient(s.student, ahead.fast_params, s.heldout_batch, heldout="final")
+    u = directional_derivatives(s.student, v, images, temperature=1.0)
+    expected = sum(judge(u_k, target).gain.item() for u_k, target in zip(u, targets, strict=True))
+    weight = 1e-5
+    found = (heldout(-weight) - heldout(weight)) / (2 * weight * 0.1)
+    assert abs(expected) > 1e-4
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_exits_own_outputs_gain_nothing() -> None:
+    s = scene(NETWORKS["wrn10_1"])
+    images, _ = s.train_batch
+    direction = {name: torch.randn_like(p) for name, p in s.student.named_parameters()}
+    u = directional_derivatives(s.student, direction, images, temperature=1.0)
+    _, exits = s.student(images)
+    for u_k, logits in zip(u, exits, strict=False):
+        assert judge(u_k, logits.softmax(1)).gain.item() == pytest.approx(0, abs=1e-12)
+        assert judge(u_k, F.one_hot(u_k.argmin(1), 5).double()).gain > 0
