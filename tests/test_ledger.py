@@ -648,6 +648,7 @@ OTHER_VALUES: dict[str, Any] = {
     "freeze": ["layer1"],
     "class_weights": "inverse",
     "sampling": "balanced",
+    "heldout_share": 0.1,
     "batch_statistics": "synchronised",
     "ensemble": "probabilities",
     "seed": 5,

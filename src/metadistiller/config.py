@@ -197,6 +197,9 @@ class Config:
         class_weights: of every hard-label loss of training, mean 1 over the training images: none, inverse (of the
             class's number of images) or effective (Cui et al., CVPR 2019, beta 0.999). The held-out loss has none.
         sampling: uniform (each image once an epoch) or balanced (each class as often as the next).
+        heldout_share: of each class's training images, drawn by the seed, that no step trains on: the held-out loss of
+            eq. 8 is of them alone. 0 takes it from what the student trains on in other steps, as Algorithm 1 does; a
+            method without a meta step trains without them all the same. 0 to below 1.
         seed: of everything that is drawn; on a processor the same seed, machine and threads give the same bits.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
         precision: of training: float32, bfloat16 (autocast), or auto: what is faster for this network on this machine,
@@ -227,6 +230,7 @@ class Config:
     label_smoothing: float = 0.0
     class_weights: Literal["none", "inverse", "effective"] = "none"
     sampling: Literal["uniform", "balanced"] = "uniform"
+    heldout_share: float = 0.0
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -253,6 +257,7 @@ class Config:
             "take none, inverse or effective",
         )
         require(self.sampling in ("uniform", "balanced"), "sampling", self.sampling, "take uniform or balanced")
+        require(0 <= self.heldout_share < 1, "heldout_share", self.heldout_share, "take 0 to below 1, such as 0.1")
         require(0 <= self.seed < 2**63, "seed", self.seed, "take a whole number from 0 to 2**63 - 1")
         require(
             self.precision in ("auto", "float32", "bfloat16"),

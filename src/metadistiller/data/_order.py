@@ -112,12 +112,39 @@ def halves_batch(count: int, sizes: tuple[int, int], *, seed: int, epoch: int, s
     """
     order = permutation(count, seed, "halves", epoch)
     halves = order[: count // 2], order[count // 2 :]
-    batches = []
-    for name, half, size in zip(("X_train", "X_test"), halves, sizes, strict=True):
-        turn, place = divmod(step, len(half) // size)
-        inner = permutation(len(half), seed, name, epoch, turn)
-        batches.append(half[inner[place * size : (place + 1) * size]])
-    return batches[0], batches[1]
+    first, second = (
+        half[pass_batch(len(half), size, name, seed=seed, epoch=epoch, step=step)]
+        for name, half, size in zip(("X_train", "X_test"), halves, sizes, strict=True)
+    )
+    return first, second
+
+
+def pass_batch(count: int, size: int, name: str, *, seed: int, epoch: int, step: int) -> Tensor:
+    """Indices of batch `step` of passes in random order, each in another; (size,) int64.
+
+    Args:
+        count: images in all.
+        size: images of a batch; at most `count` (the caller sees to it). What a pass leaves over is left out of it.
+        name: of the passes; other names give other orders.
+    """
+    turn, place = divmod(step, count // size)
+    return permutation(count, seed, name, epoch, turn)[place * size : (place + 1) * size]
+
+
+def kept_back(labels: Tensor, share: float, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the images that are trained on and of those that are kept from training, both in the set's order.
+
+    Args:
+        labels: of the training set, (N,) int64.
+        share: of each class that is kept back, rounded to whole images; at least one image of a class is trained on.
+    """
+    kept = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(int(labels.max()) + 1):
+        members = torch.nonzero(labels == label).flatten()
+        count = max(0, min(round(share * len(members)), len(members) - 1))
+        order = torch.randperm(len(members), generator=generator(seed, "kept back", label))
+        kept[members[order[:count]]] = True
+    return torch.nonzero(~kept).flatten(), torch.nonzero(kept).flatten()
 
 
 def disjoint_batch(

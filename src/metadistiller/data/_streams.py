@@ -10,7 +10,16 @@ from ..errors import ConfigError
 from ..ranks import ALONE, Ranks
 from ._base import TrainingView
 from ._mixing import Mixing
-from ._order import balanced_batch, disjoint_batch, halves_batch, rank_slice, steps_per_epoch, train_batch
+from ._order import (
+    balanced_batch,
+    disjoint_batch,
+    halves_batch,
+    kept_back,
+    pass_batch,
+    rank_slice,
+    steps_per_epoch,
+    train_batch,
+)
 
 AHEAD = 2  # batches of a stream that are on their way while one is learned from
 
@@ -52,7 +61,8 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Halves:
-    """Two disjoint halves, drawn anew each epoch; a batch is the pair (batch of X_train, batch of X_test).
+    """Two disjoint halves, drawn anew each epoch; a batch is the pair (batch of X_train, batch of X_test). Where images
+    are kept back, these are the second half in every epoch, and all others the first.
 
     Attributes:
         heldout_batch_size: images of the X_test batch; None takes the run's batch size. Either is cut to its half.
@@ -63,7 +73,8 @@ class Halves:
 
 @dataclass(frozen=True, kw_only=True)
 class Disjoint:
-    """Of each step a batch of images that the step's batch of Train has not; a batch is (images, labels).
+    """Of each step a batch of images that the step's batch of Train has not; a batch is (images, labels). Where images
+    are kept back, it is of them alone.
 
     Attributes:
         batch_size: images of a batch; None takes the run's batch size. Either is cut to what is left of the data.
@@ -76,7 +87,11 @@ Stream: TypeAlias = Train | Halves | Disjoint
 
 
 class Batches:
-    """Every stream over one training set. Batches are the same for any number of ranks; each rank has its slice."""
+    """Every stream over one training set. Batches are the same for any number of ranks; each rank has its slice.
+
+    Attributes:
+        kept_back: how many images no batch of Train has in any epoch.
+    """
 
     def __init__(
         self,
@@ -85,34 +100,47 @@ class Batches:
         batch_size: int,
         mixing: Mixing | None = None,
         sampling: Literal["uniform", "balanced"] = "uniform",
+        heldout_share: float = 0.0,
         ranks: Ranks = ALONE,
     ) -> None:
         """Args:
             batch_size: images of a step, of all ranks together.
             mixing: what the batches of Train go through; no other stream's do.
             sampling: of Train.
+            heldout_share: of each class's images, kept from Train for the held-out batches; 0 to below 1.
             ranks: among which batches are divided.
-        Raises: ConfigError where a batch is larger than the training set, or too small to be divided.
+        Raises: ConfigError where a batch is larger than the training set, or too small to be divided; where the share
+            is of less than 2 images.
         """
         if batch_size < 2 * ranks.world:
             raise ConfigError(
                 f"batch_size is {batch_size}, which leaves less than 2 images for each of {ranks.world} ranks; it is "
                 f"that of all ranks together: take --batch_size {2 * ranks.world} or more, or fewer ranks"
             )
-        if batch_size > len(images):
+        labels = images.labels.cpu()
+        self._trained, self._kept = torch.arange(len(images)), torch.arange(0)
+        if heldout_share:
+            self._trained, self._kept = kept_back(labels, heldout_share, seed=images.seed)
+            if len(self._kept) < 2:
+                raise ConfigError(
+                    f"heldout_share is {heldout_share}, which of {len(images)} training images, class by class, keeps "
+                    f"{len(self._kept)} back; take a larger share, or 0"
+                )
+        self.kept_back = len(self._kept)
+        if batch_size > len(self._trained):
             raise ConfigError(
-                f"batch_size is {batch_size}, but the training set has {len(images)} images; "
-                f"take --batch_size {max(2, len(images) // 4)} or less"
+                f"batch_size is {batch_size}, but the training set has {len(self._trained)} images; "
+                f"take --batch_size {max(2, len(self._trained) // 4)} or less"
             )
         self._images = images
         self._mixing = mixing
         self._ranks = ranks
         self._classes: tuple[Tensor, ...] = ()
         if sampling == "balanced":
-            labels = images.labels.cpu()
-            self._classes = tuple(torch.nonzero(labels == label).flatten() for label in range(int(labels.max()) + 1))
+            of_class = labels[self._trained]
+            self._classes = tuple(self._trained[of_class == label] for label in range(int(labels.max()) + 1))
         self.batch_size = batch_size
-        self.steps_per_epoch = steps_per_epoch(len(images), batch_size)
+        self.steps_per_epoch = steps_per_epoch(len(self._trained), batch_size)
         # What was asked for last, and the distance to what had been asked before; it serves the hints and nothing else.
         self._asked: dict[Stream, tuple[int, int, int]] = {}
 
@@ -155,10 +183,15 @@ class Batches:
 
     def _parts(self, stream: Stream, epoch: int, step: int) -> list[tuple[Tensor, str]]:
         """Indices of the batches that are asked for together, and the name under which their images are drawn."""
-        count, seed = len(self._images), self._images.seed
+        count, seed = len(self._trained), self._images.seed
         match stream:
             case Train():
                 return [(self._train(epoch, step), "train")]
+            case Halves(heldout_batch_size=wanted) if self.kept_back:
+                index = pass_batch(count, self.batch_size, "X_train", seed=seed, epoch=epoch, step=step)
+                return [(self._trained[index], "X_train"), (self._heldout(wanted, epoch, step), "X_test")]
+            case Disjoint(batch_size=wanted) if self.kept_back:
+                return [(self._heldout(wanted, epoch, step), "X_test")]
             case Halves(heldout_batch_size=wanted):
                 if count < 4:
                     raise ConfigError(
@@ -186,7 +219,12 @@ class Batches:
         seed = self._images.seed
         if self._classes:
             return balanced_batch(self._classes, self.batch_size, seed=seed, epoch=epoch, step=step)
-        return train_batch(len(self._images), self.batch_size, seed=seed, epoch=epoch, step=step)
+        return self._trained[train_batch(len(self._trained), self.batch_size, seed=seed, epoch=epoch, step=step)]
+
+    def _heldout(self, wanted: int | None, epoch: int, step: int) -> Tensor:
+        """Of the images that are kept back."""
+        size = min(wanted or self.batch_size, self.kept_back)
+        return self._kept[pass_batch(self.kept_back, size, "X_test", seed=self._images.seed, epoch=epoch, step=step)]
 
     def _soon(self, stream: Stream, epoch: int, step: int) -> range:
         """This step and those of the epoch that will probably be asked for next."""

@@ -45,6 +45,7 @@ def training_batches(config: Config, dataset: Dataset, machine: Machine, ranks: 
         batch_size=config.batch_size,
         mixing=Mixing.of(config.augment, dataset.num_classes),
         sampling=config.sampling,
+        heldout_share=config.heldout_share,
         ranks=ranks,
     )
 

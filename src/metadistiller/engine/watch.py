@@ -50,10 +50,11 @@ class _Pace:
 
 def _headline(job: Job, place: Place) -> str:
     config = job.config
+    kept = f" ({job.batches.kept_back:,} of them kept from training)" if job.batches.kept_back else ""
     verb = f"resuming in epoch {place.epoch}, step {place.step}," if place.epoch or place.step else "training"
     return (
         f"{verb} {config.model.name} with {config.method.name} on {config.data.name}: "
-        f"{len(job.dataset.train):,} training and {len(job.dataset.test):,} test images, "
+        f"{len(job.dataset.train):,} training{kept} and {len(job.dataset.test):,} test images, "
         f"{job.dataset.num_classes} classes, {config.epochs} epochs on {config.device}, {config.precision}"
     )
 
