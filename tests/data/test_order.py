@@ -483,7 +483,7 @@ def shown(batches: Batches, stream: Stream, epochs: int = 3) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "balanced"])
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.05, 0.18, 0.3, 0.5, 0.9])
 def test_what_is_kept_back_is_never_trained_on_and_is_all_that_is_held_out(share: float, sampling: str) -> None:
     view = of_classes(60, 3)
     batches = Batches(view, batch_size=4, heldout_share=share, sampling=sampling)  # type: ignore[arg-type]
