@@ -131,7 +131,7 @@ def changed(config: Config) -> dict[str, Any]:
     Raises: UnknownName, ConfigError.
     """
     base = recipe(recipe_for(config.data.name))
-    names = {family: chosen and chosen.name for family, chosen in _chosen(config).items()}
+    names = {family: chosen.name if chosen else None for family, chosen in _chosen(config).items()}
     found: dict[str, Any] = {
         family: names[family] for family, chosen in _chosen(base).items() if (chosen and chosen.name) != names[family]
     }
