@@ -147,11 +147,19 @@ def test_results_that_were_changed_by_hand_are_mended(
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == README
     (tmp_path / "README.md").write_text(README.replace("results: digits", "results: dogs"), encoding="utf-8")
     assert results.main() == 1
-    assert "asks for 'dogs-10-per-class'; scripts/results.py has digits-10-per-class" in capsys.readouterr().err
+    assert "unknown result 'dogs-10-per-class'; did you mean 'digits-10-per-class'?" in capsys.readouterr().err
     monkeypatch.setitem(results.SETTINGS, "dogs-10-per-class", {"recipe": "digits", "epochs": 1, "overrides": {}})
     with pytest.raises(LedgerError, match="has no comparison of digits, 1 epochs"):
         results.written((tmp_path / "README.md").read_text(encoding="utf-8"))
     assert results.main() == 1
+
+    def fail(*args: object, **more: object) -> str:
+        raise KeyError("hardware")
+
+    # What is no fault of the page is not put down to it.
+    monkeypatch.setattr(report, "results", fail)
+    with pytest.raises(KeyError, match="hardware"):
+        results.main()
 
 
 def test_numbers_in_the_text_are_those_of_the_ledger() -> None:
