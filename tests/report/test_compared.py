@@ -42,6 +42,8 @@ def colliding() -> list[Record]:
         run("dsn", 1, 53.0, overrides=null),
         run("dsn", 0, 54.0, overrides={"method.x": "1"}),
         run("dsn", 0, 55.0, overrides={"method.x": 1}),
+        # The same number, but not the same as the word.
+        run("dsn", 1, 56.0, overrides={"method.x": 1.0}),
         taught(0, 60.0),
         taught(0, 61.0, overrides={"teacher.width": 16}),
         taught(0, 62.0, overrides={"teacher.width": 32}),
@@ -84,7 +86,7 @@ def test_rows_that_are_called_the_same_are_told_apart_by_what_is_not() -> None:
     page = render(colliding())
     (found,) = ([each.label for each in setting.rows] for setting in settings(colliding()) if len(setting.rows) > 2)
     assert found == [
-        *("plain", "dsn", "dsn:new=null", "dsn:x=1", "dsn:x=1 (2)"),
+        *("plain", "dsn", "dsn:new=null", "dsn:x=1", "dsn:x=1.0"),
         "kd (teacher resnet18 (width=16), 200 epochs)",
         "kd (teacher resnet18 (width=32), 200 epochs)",
         "kd (teacher resnet18, 200 epochs)",

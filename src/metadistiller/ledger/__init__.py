@@ -11,10 +11,9 @@ _targets.py     the soft targets of a run over training
 
 from ._file import append, locked, read
 from ._record import Hardware, Record, TargetsAt, TeacherRun, identity
-from ._run import NOT_OVERRIDES, record_of
+from ._run import of_training, record_of
 
 __all__ = [
-    "NOT_OVERRIDES",
     "Hardware",
     "Record",
     "TargetsAt",
@@ -22,6 +21,7 @@ __all__ = [
     "append",
     "identity",
     "locked",
+    "of_training",
     "read",
     "record_of",
 ]

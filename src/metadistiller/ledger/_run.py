@@ -109,6 +109,11 @@ def _commit(found: Iterable[str | None]) -> str | None:
     return ", ".join(commit or "unknown" for commit in commits)
 
 
+def of_training(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted name, those that say what was trained, and not where, how, how long or with which seed."""
+    return {key: value for key, value in settings.items() if key not in NOT_OVERRIDES}
+
+
 def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """What differs, by dotted name, sorted: of another member than the recipe's its name, and what differs from its own
     defaults. A setting that the run does not have yet, being older, is what was done before it came (BEFORE), or null
@@ -138,8 +143,9 @@ def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any], own: Mapping[s
             value = ours.get(inner, BEFORE.get(f"{key}.{inner}"))
             found |= {f"{key}.{inner}": value} if value != defaults.get(inner) else {}
     data = run["data"]["name"]
-    left_out = NOT_OVERRIDES | ({"data.root"} if data in SAME_EVERYWHERE or data.startswith(_HUB) else set())
-    return {key: _named(value, key in _PATHS) for key, value in sorted(found.items()) if key not in left_out}
+    if data in SAME_EVERYWHERE or data.startswith(_HUB):
+        found.pop("data.root", None)
+    return {key: _named(value, key in _PATHS) for key, value in sorted(of_training(found).items())}
 
 
 def _named(value: Any, is_path: bool = False) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from metadistiller.config import Choice, Config
 from metadistiller.errors import UnknownName
-from metadistiller.ledger import NOT_OVERRIDES, Record
+from metadistiller.ledger import Record, of_training
 from metadistiller.recipes import recipe
 
 from ._groups import family, others
@@ -78,7 +78,7 @@ def _rest(found: Config) -> dict[str, Any]:
         if key not in ROLES:
             inner = {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
             flat |= inner
-    return {key: value for key, value in flat.items() if key not in NOT_OVERRIDES}
+    return of_training(flat)
 
 
 def key(value: object) -> str:
