@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metadistiller import report
-from metadistiller.errors import LedgerError
+from metadistiller.errors import LedgerError, UnknownName
 from metadistiller.records import write_text
 
 ROOT = Path(__file__).parents[1]
@@ -26,8 +26,11 @@ _PLACE = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", 
 def written(page: str, evidence: Path = ROOT / "evidence") -> str:
     """The page as the ledger makes it.
 
-    Raises: LedgerError where a setting has no runs; KeyError for a name that SETTINGS has not.
+    Raises: LedgerError where a setting has no runs; UnknownName for a name that SETTINGS has not.
     """
+    for _, name, _ in _PLACE.findall(page):
+        if name not in SETTINGS:
+            raise UnknownName("result", name, SETTINGS)
     return _PLACE.sub(
         lambda place: f"{place[1]}\n{report.results(evidence, **SETTINGS[place[2]])}\n\n{place[3]}",
         page,
@@ -39,10 +42,7 @@ def main() -> int:
     page = path.read_text(encoding="utf-8")
     try:
         made = written(page)
-    except KeyError as name:
-        print(f"error: {path} asks for {name}; scripts/results.py has {', '.join(SETTINGS)}", file=sys.stderr)
-        return 1
-    except LedgerError as error:
+    except (UnknownName, LedgerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if made != page:

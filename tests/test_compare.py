@@ -10,7 +10,7 @@ import pytest
 
 from metadistiller import cli, compare, ledger
 from metadistiller.config import Choice, Config, Teacher
-from metadistiller.errors import CheckpointError, ConfigError, LedgerError, RunError
+from metadistiller.errors import CheckpointError, ConfigError, LedgerError, PageError, RunError
 from metadistiller.paired import t_quantile
 from metadistiller.records import RunFolder
 
@@ -190,6 +190,8 @@ def test_a_run_s_own_settings_can_be_compared(tiny_config: Config, tmp_path: Pat
         (["--methods", "dsn:exit_weight"], "is not OPTION=VALUE"),
         (["--methods", ","], "--methods names none"),
         (["--seeds", "0"], "--seeds is 0"),
+        (["--evidence", ""], "--evidence is ''; give the folder"),
+        (["--evidence="], "--evidence is ''; give the folder"),
         (["--seed", "7"], "compare takes --seeds"),
         (["--method", "dsn"], "say it of a row"),
         (["--method.alpha=0.3"], "say it of a row"),
@@ -261,6 +263,31 @@ def test_a_run_that_is_not_entered_is_told_after_everything_else_is_done(
     assert f"[2/6] dsn seed 0: not entered: {error}" in heard
     assert [row["n"] for row in json.loads((tmp_path / "compare.json").read_text())["rows"]] == [3, 3]
     assert shown == [tmp_path]
+
+
+def test_a_run_that_is_entered_is_not_said_to_be_left_out_for_want_of_its_page(
+    pairs: list[compare.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([PageError("entered, but the page"), PageError("entered, but the page"), LedgerError("damaged")])
+
+    def enter(folder: RunFolder) -> None:
+        if folder.path.parent.name == "dsn":
+            raise next(errors)
+
+    monkeypatch.setattr(compare.report, "write_comparison", lambda out: None)
+    for pair in pairs:
+        finish(pair, 50.0, 50.0)
+    heard: list[str] = []
+    with pytest.raises(RunError) as caught:
+        compare.run(pairs, tmp_path, tell=heard.append, command="c", enter=enter)
+    assert str(caught.value) == (
+        "1 of 6 runs were not entered: damaged; 2 of 6 runs are not on the page: entered, but the page"
+    )
+    assert [line for line in heard if "enter" in line] == [
+        "[2/6] dsn seed 0: entered, but the page",
+        "[4/6] dsn seed 1: entered, but the page",
+        "[6/6] dsn seed 2: not entered: damaged",
+    ]
 
 
 def test_the_command_enters_its_runs_once(

@@ -23,11 +23,12 @@ from safetensors.torch import load_file
 
 from metadistiller import ledger, recipe, records
 from metadistiller.assemble import assemble
-from metadistiller.building import load_data, written_out
+from metadistiller.building import load_data, with_members, written_out
 from metadistiller.config import Choice, Config, Optim, Teacher
 from metadistiller.engine import machine
 from metadistiller.engine.train import train
 from metadistiller.engine.watch import Lines
+from metadistiller.entering import enter
 from metadistiller.errors import CheckpointError, LedgerError
 from metadistiller.ledger import (
     Hardware,
@@ -42,8 +43,9 @@ from metadistiller.ledger import (
     record_of,
 )
 from metadistiller.ledger._record import MOST_EPOCHS
-from metadistiller.ledger._run import BEFORE, NOT_OVERRIDES, portable
+from metadistiller.ledger._run import BEFORE, NOT_OVERRIDES, SAME_EVERYWHERE, portable
 from metadistiller.ledger._targets import targets_of
+from metadistiller.lookup import FAMILIES, table
 from metadistiller.records import RunFolder, source_commit, write_json, write_text
 
 RECORD = Record(
@@ -136,14 +138,15 @@ def test_the_same_run_again_changes_nothing(path: Path) -> None:
 
 
 def test_the_same_folder_is_one_run_to_a_version_with_more_settings(path: Path) -> None:
-    """Which it has as null; a run that ended at another time is another all the same."""
+    """Which it has as null, and a copy of it another date; a run that took another time is another all the same."""
     append(path, RECORD)
     before = path.read_bytes()
     newer = replace(RECORD, overrides={**RECORD.overrides, "method.new": None, "new": None}, targets=(FIRST, LAST))
     assert newer.id != RECORD.id
-    assert append(path, newer) is False
-    assert path.read_bytes() == before
-    others = [{"date": "2027-01-01T00:00:00Z"}, {"seconds": 1.0}, {"overrides": {}}, {"seed": 1}, {"commit": None}]
+    for same in (newer, replace(newer, date="2027-01-01T00:00:00Z")):
+        assert append(path, same) is False
+        assert path.read_bytes() == before
+    others = [{"peak_memory_mb": 1.0}, {"seconds": 1.0}, {"overrides": {}}, {"seed": 1}, {"commit": None}]
     for other in others:
         path.write_bytes(before)
         assert append(path, replace(newer, **other))
@@ -585,8 +588,9 @@ def test_a_ledger_has_a_line_for_each_run(path: Path) -> None:
     before = path.read_text().splitlines()
     append(path, replace(RECORD, seed=RECORD.seed + 1))
     after = path.read_text().splitlines()
-    assert len(after) == len(before) + 1
-    assert json.loads(path.read_text())["format"] == 2
+    # And no other line changes but for the comma that JSON wants.
+    assert after == [*before[:-3], f"{before[-3]},", after[-3], *before[-2:]]
+    assert [json.loads(line.removesuffix(",")) for line in after[-4:-2]] == json.loads(path.read_text())["runs"]
 
 
 def test_a_generator_that_never_learns_has_no_updates_whatever_is_known() -> None:
@@ -701,11 +705,126 @@ def test_options_that_differ_are_overrides_by_their_dotted_names(tmp_path: Path,
     }
 
 
-def test_another_member_is_an_override_with_all_its_options(tmp_path: Path, kd: Config) -> None:
-    other = written_out(replace(kd, method=Choice(name="dsn"), teacher=None))
-    found = record_of(finished(tmp_path / "run", other), "r", kd)
-    expected = {f"method.{key}": value for key, value in other.method.options.items()}
-    assert found.overrides == {"method.name": "dsn", **expected, "teacher": None}
+NAMES_OF_KD = {"data": "cifar100", "model": "resnet18", "method": "kd", "teacher": "resnet152"}
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "method": ({"method": ("dsn", {"exit_weight": 0.5}), "teacher": None}, {"teacher": None}),
+    "model": ({"model": ("resnet10", {"width": 16})}, {}),
+    "data": ({"data": ("digits", {"train_per_class": 10})}, {}),
+    "teacher": ({"teacher": ("resnet10", {"width": 16})}, {}),
+}
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_another_member_is_an_override_with_what_is_not_its_own_default(
+    tmp_path: Path, kd: Config, family: str
+) -> None:
+    """So that it says the same whatever recipe the command started from."""
+    members, also = OTHERS[family]
+    names = NAMES_OF_KD | {role: chosen and chosen[0] for role, chosen in members.items()}
+    own = written_out(with_members(kd, names))
+    run = finished(tmp_path / "plain", own)
+    name, options = members[family]
+    assert record_of(run, "r", kd, own=own).overrides == {f"{family}.name": name, **also}
+    kind = Teacher if family == "teacher" else Choice
+    changed = written_out(replace(with_members(kd, names), **{family: kind(name=name, options=options)}))
+    expected = {f"{family}.name": name, **{f"{family}.{key}": value for key, value in options.items()}, **also}
+    run = finished(tmp_path / "changed", changed)
+    assert record_of(run, "r", kd, own=own).overrides == expected
+    # A setting that the run is older than.
+    values = run.read_config()
+    (option,) = options
+    del values[family][option]
+    write_text(run.config, yaml.safe_dump(values))
+    unknown = {} if getattr(own, family).options[option] is None else {f"{family}.{option}": None}
+    assert record_of(run, "r", kd, own=own).overrides == {f"{family}.name": name, **also, **unknown}
+    with pytest.raises(LedgerError, match=f"the run has {family} '{name}', and nobody says what that is by default"):
+        record_of(run, "r", kd)
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_setting_that_came_later_is_what_was_done_before_it_of_another_member_too(
+    tmp_path: Path, kd: Config, name: str
+) -> None:
+    family, _, option = name.partition(".")
+    names = {"data": "cifar100", "model": "resnet18", "method": "metadistiller", "teacher": None}
+    own = written_out(with_members(kd, names))
+    chosen: Choice = getattr(own, family)
+    older = replace(chosen, options={key: value for key, value in chosen.options.items() if key != option})
+    run = finished(tmp_path / "run", replace(own, **{family: older}))
+    assert record_of(run, "r", kd, own=own).overrides == {"method.name": "metadistiller", "teacher": None}
+
+
+def test_the_same_run_is_the_same_whatever_it_is_started_from(path: Path, tmp_path: Path) -> None:
+    """As `compare --methods plain,metadistiller` and as the method's own recipe: entering knows what goes with what."""
+    config = written_out(recipe("cifar100_wrn16_1_dsn"))
+    run = finished(tmp_path / "run", config)
+    for started_from in ("cifar100_wrn16_1_dsn", "cifar100_wrn16_1_metadistiller", "cifar100_wrn16_1_plain"):
+        enter(run, path.parent, started_from=started_from, command="c")
+    assert [record.overrides for record in read(path)] == [{}, {"method.name": "dsn"}, {"method.name": "dsn"}]
+    write_text(run.config, "data: 3")
+    with pytest.raises(CheckpointError, match="does not name what the run was made of"):
+        enter(run, path.parent, started_from="digits", command="c")
+
+
+# Where the data lies
+
+
+def test_every_data_set_is_told_by_its_name_or_by_its_folder() -> None:
+    by_folder = {"folder", "parquet", "stream", "table"}
+    assert set(table(FAMILIES["data"][0])) == SAME_EVERYWHERE | by_folder
+
+
+@pytest.mark.parametrize("name", ["folder", "parquet", "stream", "table"])
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [
+        ("/home/somebody/photos/", "photos"),
+        ("photos", "photos"),
+        ("runs/photos", "photos"),
+        ("~/my photos", "my photos"),
+        ("/data/my photos, old", "my photos, old"),
+        ("file:///home/somebody/photos", "photos"),
+        ("file:photos", "photos"),
+        (".", "FOLDER"),
+        ("..", "FOLDER"),
+        ("/", "FOLDER"),
+        ("~", "FOLDER"),
+    ],
+)
+def test_of_one_s_own_data_the_folder_says_which(tmp_path: Path, name: str, root: str, told: str) -> None:
+    config = written_out(recipe(name))
+    run = finished(
+        tmp_path / "run", replace(config, data=Choice(name=name, options=config.data.options | {"root": root}))
+    )
+    assert record_of(run, name, config).overrides == {"data.root": told}
+
+
+@pytest.mark.parametrize("name", [*SAME_EVERYWHERE, "hf:ethz/food101"])
+def test_a_data_set_of_a_name_is_the_same_wherever_it_lies(tmp_path: Path, kd: Config, name: str) -> None:
+    config = written_out(with_members(kd, {**NAMES_OF_KD, "data": name}))
+    run = finished(
+        tmp_path / "run", replace(config, data=Choice(name=name, options=config.data.options | {"root": "/a"}))
+    )
+    assert record_of(run, "r", config).overrides == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("/home/somebody/a.safetensors", "a.safetensors"),
+        ("runs/a.safetensors", "a.safetensors"),
+        ("a.safetensors", "a.safetensors"),
+    ],
+)
+def test_two_files_to_begin_with_are_two_settings(tmp_path: Path, kd: Config, value: str, told: str) -> None:
+    run = finished(tmp_path / "run", replace(kd, weights=value))
+    assert record_of(run, "r", kd).overrides == {"weights": told}
+
+
+def test_no_path_of_a_setting_is_told_wherever_it_stands(tmp_path: Path, kd: Config) -> None:
+    options = {**kd.method.options, "alpha": ["/home/somebody/x", {"y": "see /home/somebody/z, and timm/a"}]}
+    run = finished(tmp_path / "run", replace(kd, method=Choice(name="kd", options=options)))
+    assert record_of(run, "r", kd).overrides == {"method.alpha": ["x", {"y": "see z, and timm/a"}]}
 
 
 @pytest.mark.parametrize("name", BEFORE)

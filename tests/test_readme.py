@@ -13,7 +13,7 @@ import torchvision
 import metadistiller
 from metadistiller import cli, ledger, report
 from metadistiller.errors import LedgerError
-from metadistiller.paired import paired_difference
+from metadistiller.paired import mean_and_deviation, paired_difference
 from metadistiller.recipes import recipe
 from metadistiller.records import RunFolder
 from metadistiller.settings import parse
@@ -147,27 +147,51 @@ def test_results_that_were_changed_by_hand_are_mended(
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == README
     (tmp_path / "README.md").write_text(README.replace("results: digits", "results: dogs"), encoding="utf-8")
     assert results.main() == 1
-    assert "asks for 'dogs-10-per-class'; scripts/results.py has digits-10-per-class" in capsys.readouterr().err
+    assert "unknown result 'dogs-10-per-class'; did you mean 'digits-10-per-class'?" in capsys.readouterr().err
     monkeypatch.setitem(results.SETTINGS, "dogs-10-per-class", {"recipe": "digits", "epochs": 1, "overrides": {}})
     with pytest.raises(LedgerError, match="has no comparison of digits, 1 epochs"):
         results.written((tmp_path / "README.md").read_text(encoding="utf-8"))
     assert results.main() == 1
+
+    def fail(*args: object, **more: object) -> str:
+        raise KeyError("hardware")
+
+    # What is no fault of the page is not put down to it.
+    monkeypatch.setattr(report, "results", fail)
+    with pytest.raises(KeyError, match="hardware"):
+        results.main()
 
 
 def test_numbers_in_the_text_are_those_of_the_ledger() -> None:
     """What is said of the results in words, and no table has."""
     records = ledger.read(ROOT / "evidence" / "ledger.json")
 
-    def finals(**method: str) -> list[float]:
+    def metadistiller(**method: str | int) -> list[ledger.Record]:
         wanted = {"data.train_per_class": 10, **{f"method.{key}": value for key, value in method.items()}}
         found = [record for record in records if (record.recipe, record.overrides) == ("digits", wanted)]
-        return [record.final for record in sorted(found, key=lambda record: record.seed)]
+        assert len(found) == 5
+        return sorted(found, key=lambda record: record.seed)
 
-    below = paired_difference(finals(targets="uniform"), finals())
+    def losses(**method: str | int) -> list[float]:
+        ends = [record.targets[-1].heldout_loss for record in metadistiller(**method) if record.targets]
+        return [loss for loss in ends if loss is not None]
+
+    uniform, own = ([record.final for record in metadistiller(**each)] for each in ({"targets": "uniform"}, {}))
+    below = paired_difference(uniform, own)
     assert below.interval is not None
     text = " ".join(README.split())
     assert f"by {below.mean:.2f} ({below.interval[0]:.2f} to {below.interval[1]:.2f})" in text
-    short = {record.method: record.final for record in records if record.recipe.startswith("cifar100_wrn16_1_")}
+    (five, one) = losses(), losses(meta_every_epochs=1)
+    assert (len(five), len(one)) == (5, 5)
+    ends = f"{mean_and_deviation(five)[0]:.4f} ({min(five):.4f} to {max(five):.4f} over the seeds; with M = 1 at "
+    assert f"the held-out loss ends at {ends}{mean_and_deviation(one)[0]:.4f})" in text
+    short = {
+        record.method: record.final
+        for record in records
+        if record.recipe == f"cifar100_wrn16_1_{record.method}"
+        and (record.epochs, record.seed, record.overrides) == (3, 0, {})
+    }
+    assert len(short) == 4
     assert ", ".join(f"{method} {final:.2f}" for method, final in short.items()) in text
 
 

@@ -12,7 +12,7 @@ from metadistiller import ledger, paper, reproduce
 from metadistiller.budget import Budget
 from metadistiller.cli import main
 from metadistiller.config import Config, Teacher
-from metadistiller.errors import ConfigError, Paused, RunError, UnknownName
+from metadistiller.errors import CheckpointError, ConfigError, LedgerError, Paused, RunError, UnknownName
 from metadistiller.recipes import recipe
 from metadistiller.records import RunFolder
 from metadistiller.settings import parse
@@ -218,6 +218,37 @@ def test_a_run_that_the_ledger_refuses_does_not_stop_the_others(runs: list[repro
     assert [record.seed for record in ledger.read(evidence / "ledger.json")] == [0, 1]
 
 
+@pytest.mark.parametrize("error", [LedgerError("damaged"), CheckpointError("no events"), OSError("no space")])
+def test_a_run_that_is_not_entered_ends_no_long_reproduction(
+    runs: list[reproduce.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    whole = reproduce.enter
+
+    def enter(folder: RunFolder, *args: Any, **more: Any) -> None:
+        if folder.path.name == "s0":
+            raise error
+        whole(folder, *args, **more)
+
+    monkeypatch.setattr(reproduce, "enter", enter)
+    told: list[str] = []
+    with pytest.raises(RunError, match=r"^1 of 2 runs failed, were not entered or are not on the page, see above$"):
+        reproduce.reproduce(runs, tmp_path / "evidence", budget=NO_LIMIT, tell=told.append)
+    assert told[0] == f"[1/2] digits seed 0: not entered: {error}"
+    assert [record.seed for record in ledger.read(tmp_path / "evidence" / "ledger.json")] == [1]
+
+
+def test_what_is_entered_without_its_page_is_said_to_be(runs: list[reproduce.Run], tmp_path: Path) -> None:
+    evidence = tmp_path / "evidence"
+    (evidence / "README.md").mkdir(parents=True)
+    told: list[str] = []
+    with pytest.raises(RunError, match=r"^2 of 2 runs"):
+        reproduce.reproduce(runs, evidence, budget=NO_LIMIT, tell=told.append)
+    assert [record.seed for record in ledger.read(evidence / "ledger.json")] == [0, 1]
+    for place, line in enumerate(told):
+        assert line.startswith(f"[{place + 1}/2] digits seed {place}: entered, but the page was not written: ")
+        assert line.endswith(f"'metadistiller report {evidence}' writes it")
+
+
 def test_what_is_said_of_all_networks_is_said_of_the_teacher_too(tmp_path: Path) -> None:
     words = ["--model.width=4", "--data.train_per_class=3"]
     teacher, student = reproduce.plan(
@@ -262,6 +293,7 @@ def test_a_run_begun_elsewhere_is_the_same_run(tmp_path: Path) -> None:
         (["table1", "--row", "wrn16_1"], "did you mean '--rows'"),
         (["table1", "--epocs", "3"], "did you mean '--epochs'"),
         (["table1", "--seeds", "0"], "--seeds is 0"),
+        (["table1", "--evidence", ""], "--evidence is ''; give the folder"),
         (["table1", "--seed", "3"], "reproduce takes --seeds N"),
         (["table1", "--budget", "soon"], "--budget is 'soon'"),
         ([], "target"),

@@ -1,5 +1,6 @@
 """From a Config to data, network and method."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -130,16 +131,28 @@ def changed(config: Config) -> dict[str, Any]:
     Raises: UnknownName, ConfigError.
     """
     base = recipe(recipe_for(config.data.name))
-    found: dict[str, Any] = {}
-    for family in ("data", "model", "method", "teacher"):
-        ours, theirs = getattr(config, family), getattr(base, family)
-        if (ours and ours.name) != (theirs and theirs.name):
-            found[family] = ours and ours.name
-            kind = Teacher if family == "teacher" else Choice
-            # Of another member its own defaults, not those of the recipe's.
-            instead: dict[str, Any] = {family: ours and kind(name=ours.name)}
-            base = replace(base, **instead)
-    for key, _, now in differences(written_out(base).as_dict(), config.as_dict()):
+    names = {family: chosen.name if chosen else None for family, chosen in _chosen(config).items()}
+    found: dict[str, Any] = {
+        family: names[family] for family, chosen in _chosen(base).items() if (chosen and chosen.name) != names[family]
+    }
+    for key, _, now in differences(written_out(with_members(base, names)).as_dict(), config.as_dict()):
         if key not in MACHINE:
             found[key] = now
     return found
+
+
+def with_members(config: Config, names: Mapping[str, str | None]) -> Config:
+    """The same Config with other members where `names` has others, by family: a teacher may be None. Of another member
+    its own defaults, not what the Config says of the one that it had.
+    """
+    others: dict[str, Any] = {}
+    for family, chosen in _chosen(config).items():
+        name = names[family]
+        if (chosen and chosen.name) != name:
+            kind = Teacher if family == "teacher" else Choice
+            others[family] = None if name is None else kind(name=name)
+    return replace(config, **others)
+
+
+def _chosen(config: Config) -> dict[str, Choice | None]:
+    return {"data": config.data, "model": config.model, "method": config.method, "teacher": config.teacher}

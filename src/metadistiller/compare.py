@@ -12,7 +12,8 @@ from .budget import no_limit
 from .building import is_taught, written_out
 from .config import Choice, Config
 from .engine.machine import resolve
-from .errors import CheckpointError, LedgerError, Paused, RunError
+from .entering import left_out
+from .errors import CheckpointError, LedgerError, PageError, Paused, RunError
 from .paired import mean_and_deviation, paired_difference
 from .records import RunFolder, compared_run, read_json, write_json, write_text
 
@@ -77,10 +78,12 @@ def run(
         enter: puts a finished run into a ledger; is asked for each that is a run of a row, whenever it was trained.
         interrupted: asked all the time whether to save and stop.
     Returns: what compare.json holds.
-    Raises: RunError naming the runs that failed or were not entered, and the page where it could not be written, after
-        all others are done and written; Paused where `interrupted` said so, with the table of what is finished written.
+    Raises: RunError naming the runs that failed, were not entered or are not on the ledger's page, and the page where
+        it could not be written, after all others are done and written; Paused where `interrupted` said so, with the
+        table of what is finished written.
     """
-    failed, left_out = [], []
+    failed: list[str] = []
+    not_done: dict[bool, list[str]] = {}
     for number, pair in enumerate(pairs, start=1):
         where = f"[{number}/{len(pairs)}] {pair.label} seed {pair.config.seed}"
         if not pair.folder.finished:
@@ -99,12 +102,13 @@ def run(
             try:
                 enter(pair.folder)
             except (LedgerError, CheckpointError, OSError) as error:
-                left_out.append(str(error))
-                tell(f"{where}: not entered: {error}")
+                not_done.setdefault(isinstance(error, PageError), []).append(str(error))
+                tell(f"{where}: {left_out(error)}")
     summary = write_summary(pairs, out, command=command)
     told = [f"{len(failed)} of {len(pairs)} runs failed: " + "; ".join(failed)] if failed else []
-    if left_out:
-        told.append(f"{len(left_out)} of {len(pairs)} runs were not entered: " + "; ".join(dict.fromkeys(left_out)))
+    for entered, why in sorted(not_done.items()):
+        what = "are not on the page" if entered else "were not entered"
+        told.append(f"{len(why)} of {len(pairs)} runs {what}: {'; '.join(dict.fromkeys(why))}")
     if any(row["n"] for row in summary["rows"] if not row["teaches"]):
         try:
             report.write_comparison(out)

@@ -11,6 +11,7 @@
         ├── DataError              files that are missing, damaged or inconsistent
         ├── CheckpointError        a run folder or checkpoint that cannot be used
         ├── LedgerError            a ledger of runs that cannot be read, or a run that it does not take
+        │   └── PageError          a run that it has taken, and a page of it that could not be written
         ├── TrainingError          a loss that is no longer finite
         ├── ExportError            an exported network that does not answer as the trained one
         └── PushError              a hub that cannot be reached, or does not take a network
@@ -82,6 +83,10 @@ class CheckpointError(RunError):
 
 class LedgerError(RunError):
     """A ledger of runs that cannot be read or written, or a run that cannot be entered."""
+
+
+class PageError(LedgerError):
+    """A run that is entered in a ledger whose page could not be written."""
 
 
 class TrainingError(RunError):

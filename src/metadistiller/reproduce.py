@@ -17,8 +17,8 @@ from .budget import Budget, no_limit
 from .building import check_method, is_taught, written_out
 from .config import Config, Teacher
 from .engine.machine import resolve
-from .entering import enter
-from .errors import ConfigError, LedgerError, Paused, RunError, UnknownName
+from .entering import enter, left_out
+from .errors import CheckpointError, ConfigError, LedgerError, Paused, RunError, UnknownName
 from .records import RunFolder, read_json, write_json
 
 COST_METHODS = (*paper.TABLES["table1"].methods, "kd", "fitnet", "attention_transfer", "dml")
@@ -174,7 +174,7 @@ def reproduce(
         tell: is given one line for each run.
         interrupted: asked all the time whether to save and stop.
     Returns: whether all of it is done.
-    Raises: RunError naming the runs that failed, after all others; LedgerError.
+    Raises: RunError counting the runs that failed, were not entered or are not on the page, after all others.
     """
     evidence.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
@@ -197,9 +197,9 @@ def reproduce(
                 continue
         try:
             enter(run.folder, evidence, started_from=run.recipe, command=run.command)
-        except LedgerError as error:
+        except (LedgerError, CheckpointError, OSError) as error:
             failed.append(f"{run.label}: {error}")
-            tell(f"{where}: not entered: {error}")
+            tell(f"{where}: {left_out(error)}")
             continue
         result = read_json(run.folder.result)
         tell(
@@ -207,7 +207,7 @@ def reproduce(
             f"{result['seconds']:.0f} s"
         )
     if failed:
-        raise RunError(f"{len(failed)} of {len(runs)} runs failed or were not entered, see above")
+        raise RunError(f"{len(failed)} of {len(runs)} runs failed, were not entered or are not on the page, see above")
     return True
 
 

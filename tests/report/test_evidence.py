@@ -436,7 +436,7 @@ def test_every_run_is_listed_with_what_it_took() -> None:
     lines = section(render([record]), "Runs").splitlines()
     assert lines[-2:] == [
         "- **cifar100_resnet18_kd** seed 3, 200 epochs: final 78.00; changed: batch_size=64; teacher resnet152, "
-        "200 epochs, 4.44 h, final 79.50; 1.39 h, 1,250 MiB; cpu (x86_64), torch 2.12.0, 2 threads, float32; "
+        "200 epochs, 4 h 27 min, final 79.50; 1 h 23 min, 1,250 MiB; cpu (x86_64), torch 2.12.0, 2 threads, float32; "
         "metadistiller 0.1.0, commit abababababab-dirty; 2026-11-22T14:03:05Z",
         "  `metadistiller train cifar100_resnet18_kd --seed 3`",
     ]

@@ -145,6 +145,7 @@ def _compare(words: list[str], signals: Signals) -> None:
     settings = settings_of(words, command="metadistiller compare", add_extras=add)
     if settings.extras["seeds"] < 1:
         raise ConfigError(f"--seeds is {settings.extras['seeds']}; take 1 or more")
+    _refuse_nowhere(settings.extras["evidence"])
     from .. import compare as comparing
     from ..entering import enter
 
@@ -177,6 +178,12 @@ def _compare(words: list[str], signals: Signals) -> None:
     if evidence:
         print(f"evidence: {Path(evidence) / 'README.md'}")
     print(out)
+
+
+def _refuse_nowhere(evidence: str | None) -> None:
+    """Raises: ConfigError where the folder has no name, such as of a variable that is not set."""
+    if evidence == "":
+        raise ConfigError("--evidence is ''; give the folder of a ledger.json, such as evidence")
 
 
 def _without(words: Sequence[str], option: str) -> list[str]:
@@ -241,6 +248,7 @@ def _reproduce(words: list[str], signals: Signals) -> None:
     if given.seeds < 1:
         raise ConfigError(f"--seeds is {given.seeds}; take 1 or more")
     _refuse(others, "--seed", "reproduce takes --seeds N, for seeds 0 to N-1")
+    _refuse_nowhere(given.evidence)
     budget = budget_of(given.budget)
 
     def read(recipe: str, more: Sequence[str]) -> "Config":

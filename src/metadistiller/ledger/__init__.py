@@ -11,6 +11,17 @@ _targets.py     the soft targets of a run over training
 
 from ._file import append, locked, read
 from ._record import Hardware, Record, TargetsAt, TeacherRun, identity
-from ._run import record_of
+from ._run import of_training, record_of
 
-__all__ = ["Hardware", "Record", "TargetsAt", "TeacherRun", "append", "identity", "locked", "read", "record_of"]
+__all__ = [
+    "Hardware",
+    "Record",
+    "TargetsAt",
+    "TeacherRun",
+    "append",
+    "identity",
+    "locked",
+    "of_training",
+    "read",
+    "record_of",
+]

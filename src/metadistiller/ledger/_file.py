@@ -77,7 +77,7 @@ def append(path: str | Path, record: Record) -> bool:
 
 
 def _text(records: Sequence[Record]) -> str:
-    """JSON with a line for each run, so that a run more is a line more."""
+    """JSON with a line for each run; a run more is a line more, and a comma behind the one before."""
     lines = ",\n".join(f"  {json.dumps(record.as_dict(), allow_nan=False)}" for record in records)
     return f'{{\n "format": {FORMAT},\n "runs": [\n{lines}\n ]\n}}\n'
 

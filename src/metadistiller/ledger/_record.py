@@ -72,8 +72,10 @@ class Record:
         epochs: of the run.
         paper_epochs: of the recipe; a run with fewer is scaled down.
         teacher: the run that trained its teacher; None without one.
-        overrides: settings that differ from the recipe's, seed and epochs apart: "method.alpha" -> value.
-        command: that began it, without paths.
+        overrides: settings that differ from the recipe's, seed and epochs apart: "method.alpha" -> value. Where the
+            run's data, network, method or teacher is another than the recipe's, its name, "method.name" -> value, and
+            what differs from its own defaults. A file or folder by its last name alone.
+        command: one that makes the run, without paths; of a comparison the whole command that entered it.
         commit: of the source that trained, "-dirty" where files differed from it; several, joined by ", ", where the
             run was resumed with another; None where it is not known.
         package: version.
@@ -124,14 +126,14 @@ class Record:
 
     def is_of_the_run_of(self, other: "Record") -> bool:
         """Whether both are of one folder, entered by two versions: the newer has settings that the run is older than,
-        which it tells as null, so that the id is another.
+        which it tells as null, so that the id is another. A copy of the folder is as good: its files have other dates.
         """
         return self._without_nulls() == other._without_nulls()
 
     def _without_nulls(self) -> tuple[Any, ...]:
         changed = {key: value for key, value in self.overrides.items() if value is not None}
         which = (self.recipe, self.method, self.seed, self.epochs, self.teacher, changed, self.hardware, self.outcome)
-        return (*which, self.commit, self.seconds, self.peak_memory_mb, self.date)
+        return (*which, self.commit, self.seconds, self.peak_memory_mb)
 
     def as_dict(self) -> dict[str, Any]:
         return {"id": self.id, **asdict(self)}

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime, timezone
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from ..config import Config
@@ -21,24 +22,34 @@ PLACE = "FOLDER"  # what stands in a record for a path of somebody's machine
 NOT_OVERRIDES = frozenset(
     (
         *("seed", "epochs", "device", "precision", "memory_format", "threads", "evaluate_every", "eval_batch_size"),
-        *("checkpoint_every_steps", "keep_checkpoints", "data.root", "data.workers", "data.download", "teacher.run"),
+        *("checkpoint_every_steps", "keep_checkpoints", "data.workers", "data.download", "teacher.run"),
     )
 )
+
+# Data sets that are the same wherever they lie; of any other, such as a folder of photographs, data.root says which.
+SAME_EVERYWHERE = frozenset(("digits", "cifar10", "cifar100", "imagenet"))
+_HUB = "hf:"  # likewise: their root is a cache
+
+_PATHS = frozenset(("weights", "data.root", "data.test", "data.images"))  # relative ones too
 
 # Settings that came after runs had been made without them, and what those did.
 BEFORE: Mapping[str, Any] = {"method.generator_norm": "none", "method.generator_warmup_epochs": 0}
 
 
-def record_of(folder: RunFolder, recipe: str, config: Config, *, command: str | None = None) -> Record:
+def record_of(
+    folder: RunFolder, recipe: str, config: Config, *, own: Config | None = None, command: str | None = None
+) -> Record:
     """The record of a finished run.
 
     Args:
         folder: of the run.
         recipe: the name of the recipe that it is a run of.
         config: that recipe's, with every default written out (building.written_out), so that it can be compared.
-        command: that began it; None takes the folder's own.
-    Raises: CheckpointError where the folder is none of a finished run; LedgerError where the run has a setting that the
-        recipe does not know.
+        own: the same with the run's data, network, method and teacher, at their own defaults, in place of others
+            (building.with_members); None where the run has no others.
+        command: one that makes the run; None takes the one that began it.
+    Raises: CheckpointError where the folder is none of a finished run; LedgerError where the run has a setting that
+        neither of the two knows, or a member that `own` has not.
     """
     if not folder.finished:
         raise CheckpointError(f"{folder} is not finished; finish it with 'metadistiller resume {folder}'")
@@ -61,7 +72,7 @@ def record_of(folder: RunFolder, recipe: str, config: Config, *, command: str | 
             paper_epochs=config.epochs,
             # Older runs do not say where their teacher was trained.
             teacher=_taken(TeacherRun, {"device": None, **teachers[-1]}) if teachers else None,
-            overrides=_overrides(settings, config.as_dict()),
+            overrides=_overrides(settings, config.as_dict(), (own or config).as_dict()),
             command=portable(started[0]["command"] if command is None else command),
             commit=_commit(event["environment"].get("commit") for event in started),
             package=environment["package"],
@@ -98,9 +109,15 @@ def _commit(found: Iterable[str | None]) -> str | None:
     return ", ".join(commit or "unknown" for commit in commits)
 
 
-def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs, by dotted name, sorted. A setting that the run does not have yet, being older, is what was done
-    before it came (BEFORE), or null where that is not known.
+def of_training(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted name, those that say what was trained, and not where, how, how long or with which seed."""
+    return {key: value for key, value in settings.items() if key not in NOT_OVERRIDES}
+
+
+def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs, by dotted name, sorted: of another member than the recipe's its name, and what differs from its own
+    defaults. A setting that the run does not have yet, being older, is what was done before it came (BEFORE), or null
+    where that is not known.
     """
     found: dict[str, Any] = {}
     for key in sorted({*run, *recipe}):
@@ -109,27 +126,56 @@ def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, A
             # Also a teacher where the recipe has one and the run has none.
             found |= {key: ours} if ours != theirs else {}
             continue
-        theirs = theirs or {}
-        same = ours.get("name") == theirs.get("name")
-        for inner in sorted({*ours, *theirs} if same else ours):
-            if same and inner in ours and inner not in theirs:
+        theirs, defaults = theirs or {}, own.get(key) or {}
+        name = ours.get("name")
+        if name != defaults.get("name"):
+            raise LedgerError(
+                f"the run has {key} {name!r}, and nobody says what that is by default; hand that in "
+                "(building.with_members)"
+            )
+        found |= {f"{key}.name": name} if name != theirs.get("name") else {}
+        for inner in sorted({*ours, *defaults}):
+            if inner in ours and inner not in defaults:
                 raise LedgerError(
                     f"the run has {key}.{inner}, the recipe has no such setting; write the recipe's defaults out "
                     "(building.written_out), or enter the run with the version that made it"
                 )
             value = ours.get(inner, BEFORE.get(f"{key}.{inner}"))
-            if not same or value != theirs.get(inner):
-                found[f"{key}.{inner}"] = value
-    plain = {key: value for key, value in found.items() if key not in NOT_OVERRIDES}
-    return {key: portable(value) if isinstance(value, str) else value for key, value in plain.items()}
+            found |= {f"{key}.{inner}": value} if value != defaults.get(inner) else {}
+    data = run["data"]["name"]
+    if data in SAME_EVERYWHERE or data.startswith(_HUB):
+        found.pop("data.root", None)
+    return {key: _named(value, key in _PATHS) for key, value in sorted(of_training(found).items())}
+
+
+def _named(value: Any, is_path: bool = False) -> Any:
+    """A setting without the way to a file or folder: its own name tells it from another's, on every machine."""
+    if isinstance(value, dict):
+        return {key: _named(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_named(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if is_path or _BEGINS.match(value):
+        return _last(value)
+    return _PATH.sub(lambda found: _last(found[0]), value)
+
+
+def _last(path: str) -> str:
+    name = PurePosixPath(path.partition(":")[2] if _ADDRESS.match(path) else path).name
+    return name if name.strip(".~") else PLACE
 
 
 # Also as an address without a host, file:///home/a; https://example.org/a means the same everywhere.
-_PATH = re.compile(r"""(?:(?<=[\s=,'"\[{(])|^)(?:file:|[a-z][a-z0-9+.-]*://)?[~/][^\s,'"\]})]*""", re.IGNORECASE)
+_PATH_BEGINS = r"(?:file:|[a-z][a-z0-9+.-]*://)?[~/]"
+_PATH = re.compile(rf"""(?:(?<=[\s=,'"\[{{(])|^){_PATH_BEGINS}[^\s,'"\]}})]*""", re.IGNORECASE)
+
+_ADDRESS = re.compile(r"(?:file:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
+_BEGINS = re.compile(_PATH_BEGINS, re.IGNORECASE)
 
 
 def portable(text: str) -> str:
-    """A command or setting without paths that mean something on one machine only; relative ones stay."""
+    """A command without paths that mean something on one machine only; relative ones stay."""
     try:
         words = shlex.split(text)
     except ValueError:

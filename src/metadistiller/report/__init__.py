@@ -19,6 +19,7 @@ _figure3.py     Fig. 3 of the paper, a file by itself
 
 _groups.py      the ledger's runs, those of the same settings together, and what is said of them
 _evidence.py    the paper's tables with our numbers beside its own, and every run
+_effective.py   what a run was set to, whatever recipe it was started from
 _compared.py    runs that are no rows of those tables, by setting and method
 _comparisons.py their tables, and what their soft targets were over training
 _results.py     one of them as a table for the README

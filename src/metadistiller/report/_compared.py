@@ -1,17 +1,14 @@
 """Runs that are no rows of the paper's tables, as the comparisons that they are: by setting, there by method."""
 
-import itertools
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from metadistiller import paper
-from metadistiller.errors import UnknownName
 from metadistiller.ledger import Hardware, Record
-from metadistiller.recipes import recipe
 from metadistiller.recipes.paper import NAMES
 
+from ._effective import Effective, effective, key
 from ._groups import Group, family, others, told
 
 # A method that is not here comes after these, by its name.
@@ -23,7 +20,7 @@ class Row:
     """Runs of one method with one set of options, and a teacher of the same training where there is one.
 
     Attributes:
-        label: as `metadistiller compare` calls it, METHOD or METHOD:OPTION=VALUE.
+        label: METHOD or METHOD:OPTION=VALUE, as `metadistiller compare` takes it; no other row of the setting has it.
     """
 
     label: str
@@ -32,21 +29,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs of the same data, network, epochs and whatever else is not the method's, the seed or the machine.
+    """Runs of the same data, network, epochs and whatever else is not the method's, the seed or the machine, whatever
+    recipes they were started from.
 
     Attributes:
-        recipe: that they are changed from; of the paper's recipes without the method.
+        heading: no other setting has it.
+        recipes: those; of the paper's recipes without the method.
         rows: in the order of the paper's methods, each first without options.
     """
 
-    recipe: str
-    epochs: int
-    overrides: Mapping[str, Any]
+    heading: str
+    recipes: tuple[str, ...]
     rows: tuple[Row, ...]
-
-    @property
-    def first(self) -> Record:
-        return self.rows[0].runs.first
 
     @property
     def records(self) -> list[Record]:
@@ -67,6 +61,10 @@ class Setting:
     def row(self, label: str) -> Group | None:
         return next((row.runs for row in self.rows if row.label == label), None)
 
+    def weighable(self, runs: Group) -> list[Record]:
+        """Those on the machine that has run most of it: seconds of two machines have no mean."""
+        return [record for record in runs.records if record.hardware == self.machines[0]]
+
 
 def compared(record: Record) -> bool:
     """Whether a run can not stand beside the paper's: of another recipe, data, network or method than those there."""
@@ -79,15 +77,35 @@ def settings(records: Iterable[Record]) -> list[Setting]:
 
     Runs that stand beside the paper's are in it where the others have been trained as they were.
     """
-    found: dict[tuple[str, int, str], list[Record]] = {}
+    found: dict[str, list[tuple[Effective, Record]]] = {}
     for record in records:
-        found.setdefault((base(record), record.epochs, told(_shared(record))), []).append(record)
-    made = [_setting(same) for same in found.values() if any(map(compared, same))]
-    return sorted(made, key=lambda setting: (heading(setting), setting.recipe, told(dict(setting.overrides))))
+        whole = effective(record)
+        where = key([record.network, record.data, record.epochs, whole.data, whole.model, whole.rest])
+        found.setdefault(where, []).append((whole, record))
+    made = [found[where] for where in sorted(found) if any(compared(record) for _, record in found[where])]
+    headings = _apart([_headings(same) for same in made])
+    return sorted(map(_setting, headings, made), key=lambda setting: setting.heading)
 
 
-def _shared(record: Record) -> dict[str, Any]:
-    return others(record.overrides, "method", "teacher")
+def _setting(heading: str, runs: Sequence[tuple[Effective, Record]]) -> Setting:
+    found: dict[str, list[tuple[Effective, Record]]] = {}
+    for whole, record in runs:
+        trained = record.teacher and [record.teacher.network, record.teacher.epochs]
+        found.setdefault(key([record.method, whole.method, whole.teacher, trained]), []).append((whole, record))
+    made = [found[which] for which in sorted(found)]
+    labels = _apart([_labels(*min(same, key=lambda run: told(asdict(run[0])))) for same in made])
+    groups = [
+        Group(tuple(sorted((record for _, record in same), key=lambda record: (record.seed, record.date, record.id))))
+        for same in made
+    ]
+    recipes = tuple(sorted({base(record) for _, record in runs}))
+    return Setting(heading, recipes, tuple(sorted(map(Row, labels, groups), key=_place)))
+
+
+def _place(row: Row) -> tuple[int, str, int, str]:
+    method = row.runs.first.method
+    known = METHODS.index(method) if method in METHODS else len(METHODS)
+    return known, method, row.label.count(":"), row.label
 
 
 def base(record: Record) -> str:
@@ -97,124 +115,89 @@ def base(record: Record) -> str:
     return record.recipe.removesuffix(f"_{NAMES[record.recipe]().method.name}")
 
 
-def _setting(records: Sequence[Record]) -> Setting:
-    sorted_in: dict[tuple[str, str, str], list[Record]] = {}
-    for record in records:
-        # What a record says of its method depends on its recipe's.
-        taught = [
-            family(record.overrides, "teacher"),
-            record.teacher and (record.teacher.network, record.teacher.epochs),
-        ]
-        changed = [record.recipe, dict(family(record.overrides, "method"))]
-        sorted_in.setdefault((record.method, told(changed), told(taught)), []).append(record)
-    groups = [
-        Group(tuple(sorted(same, key=lambda record: (record.seed, record.date, record.id))))
-        for same in sorted_in.values()
-    ]
-    labels = [_label(item, nulls=False) for item in groups]
-    rows = [
-        Row(label if labels.count(label) == 1 else _label(item, nulls=True), item)
-        for label, item in zip(labels, groups, strict=True)
-    ]
-    first = records[0]
-    return Setting(base(first), first.epochs, _shared(first), tuple(sorted(rows, key=_place)))
-
-
-def _place(row: Row) -> tuple[int, str, int, str]:
-    method = row.runs.first.method
-    known = METHODS.index(method) if method in METHODS else len(METHODS)
-    return known, method, row.label.count(":"), row.label
-
-
-def _label(item: Group, *, nulls: bool) -> str:
-    """Where the recipe is of another method, which of the options are not that method's defaults is known by the
-    command alone: by the row of it that names these runs. Without such a one all of them are named.
-
-    Args:
-        nulls: whether to name options that are null too, as those are that a run is older than.
+def chosen(records: Iterable[Record], *, recipe: str, epochs: int, overrides: Mapping[str, Any]) -> Setting | None:
+    """The setting with a run of a recipe's name, so many epochs and these changes that are not the method's; None
+    without.
     """
-    record = item.first
-    options = [
-        {
-            key.removeprefix("method."): value
-            for key, value in sorted(family(each.overrides, "method").items())
-            if key != "method.name"
-        }
-        for each in item.records
-    ]
-    if "method.name" in record.overrides:
-        options = [_said(each, given) for each, given in zip(item.records, options, strict=True)]
-    shortest = min(options, key=lambda given: (len(given), told(given)))
-    said = [f"{key}={told(value)}" for key, value in shortest.items() if nulls or value is not None]
-    label = ":".join([record.method, *said])
-    if record.teacher is not None:
-        label += f" (teacher {record.teacher.network}, {record.teacher.epochs} epochs)"
-    return label
 
+    def is_meant(record: Record) -> bool:
+        changed = others(record.overrides, "method", "teacher")
+        return record.epochs == epochs and base(record) == recipe and key(changed) == key(dict(overrides))
 
-def _said(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that the command's own row names."""
-    found = []
-    for row in _rows(record.command):
-        name, *given = row.split(":")
-        said = dict(option.partition("=")[::2] for option in given)
-        if name == record.method and all(key in options and _means(said[key], options[key]) for key in said):
-            found.append({key: options[key] for key in sorted(said)})
-    return max(found, key=len) if found else dict(options)
-
-
-def _rows(command: str) -> list[str]:
-    """Of `metadistiller compare ... --methods A,B`."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return []
-    joined = [word.partition("=")[2] for word in words if word.startswith("--methods=")]
-    apart = [value for word, value in itertools.pairwise(words) if word == "--methods"]
-    return [row for value in (*joined, *apart) for row in value.split(",")]
-
-
-def _means(word: str, value: Any) -> bool:
-    """Whether a command's word is this value: 1 is 1.0, and True is true."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(word) == value
-        except ValueError:
-            return False
-    return word.lower() == told(value).lower()
+    return next((setting for setting in settings(records) if any(map(is_meant, setting.records))), None)
 
 
 # -- as text ----------------------------------------------------------------------------------------------------------
 
 
-def heading(setting: Setting) -> str:
+def _apart(named: Sequence[Sequence[str]]) -> list[str]:
+    """A name for each, and no two the same: the first of its names, shortest first, that does it, or a number behind.
+
+    Args:
+        named: names of each, in an order that does not depend on the order of entry; of all as many.
+    """
+    depth = [0] * len(named)
+    while True:
+        shown = [names[place] for names, place in zip(named, depth, strict=True)]
+        deeper = [
+            shown.count(name) > 1 and place + 1 < len(names)
+            for name, place, names in zip(shown, depth, named, strict=True)
+        ]
+        if not any(deeper):
+            break
+        depth = [place + more for place, more in zip(depth, deeper, strict=True)]
+    found: list[str] = []
+    for place, name in enumerate(shown):
+        again, number = name, 1
+        while again in found or (again != name and again in shown[place:]):
+            number += 1
+            again = f"{name} ({number})"
+        found.append(again)
+    return found
+
+
+def _labels(whole: Effective, record: Record) -> list[str]:
+    """Options that are null are not named where that will do: those are such that a run is older than."""
+
+    def label(nulls: bool, with_teacher: Callable[[], str]) -> str:
+        said = [f"{name}={told(value)}" for name, value in sorted(whole.method.items()) if nulls or value is not None]
+        return ":".join([record.method, *said]) + with_teacher()
+
+    def trained() -> str:
+        taught = record.teacher
+        return f" (teacher {taught.network}, {taught.epochs} epochs)" if taught else ""
+
+    def with_options() -> str:
+        name = record.teacher.network if record.teacher else whole.teacher.get("name", "")
+        options = _said({key: value for key, value in whole.teacher.items() if key != "name"}, nulls=True)
+        if record.teacher:
+            return f" (teacher {name}{options}, {record.teacher.epochs} epochs)"
+        return f" (beside {name}{options})" if whole.teacher else ""
+
+    return [label(False, trained), label(True, trained), label(True, with_options)]
+
+
+def _headings(runs: Sequence[tuple[Effective, Record]]) -> list[str]:
     """'digits (train_per_class=10), resnet10 (width=16), 200 epochs'."""
-    record = setting.first
-    parts = [_member(setting, "data", record.data), _member(setting, "model", record.network)]
-    parts.append(f"{record.epochs} epochs")
-    parts += [f"{key}={told(value)}" for key, value in sorted(others(setting.overrides, "data", "model").items())]
-    return ", ".join(parts)
+    # What is said of one, by its own recipe, holds for all of them.
+    whole, record = min(runs, key=lambda run: (len(_rest_of(run[1])), base(run[1]), _told_of(*run)))
+
+    def heading(nulls: bool) -> str:
+        parts = [record.data + _said(whole.data, nulls=nulls), record.network + _said(whole.model, nulls=nulls)]
+        parts.append(f"{record.epochs} epochs")
+        return ", ".join([*parts, *(f"{name}={told(value)}" for name, value in sorted(_rest_of(record).items()))])
+
+    return [heading(False), heading(True), f"{heading(True)}, else as {base(record)}"]
 
 
-def _member(setting: Setting, role: str, name: str) -> str:
-    """A data set or a network with what is said of it: by the recipe, where that has the same one, and by the run."""
-    options: dict[str, Any] = {}
-    try:
-        chosen = getattr(recipe(setting.first.recipe), role)
-    except UnknownName:
-        # Of another version, or somebody's own.
-        chosen = None
-    if chosen is not None and chosen.name == name:
-        options |= chosen.options
-    options |= {key.partition(".")[2]: value for key, value in family(setting.overrides, role).items()}
-    said = [f"{key}={told(value)}" for key, value in sorted(options.items()) if value is not None and key != "name"]
-    return f"{name} ({', '.join(said)})" if said else name
+def _told_of(whole: Effective, record: Record) -> str:
+    return told([whole.data, whole.model, _rest_of(record)])
 
 
-def chosen(records: Iterable[Record], *, recipe: str, epochs: int, overrides: Mapping[str, Any]) -> Setting | None:
-    """The setting of a recipe's name, so many epochs and these changes that are not the method's; None without runs."""
-    wanted = told(dict(overrides))
-    for setting in settings(records):
-        if (setting.recipe, setting.epochs, told(dict(setting.overrides))) == (recipe, epochs, wanted):
-            return setting
-    return None
+def _rest_of(record: Record) -> dict[str, Any]:
+    return others(record.overrides, "data", "model", "method", "teacher")
+
+
+def _said(options: Mapping[str, Any], *, nulls: bool) -> str:
+    said = [f"{name}={told(value)}" for name, value in sorted(options.items()) if nulls or value is not None]
+    return f" ({', '.join(said)})" if said else ""

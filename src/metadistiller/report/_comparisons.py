@@ -6,31 +6,35 @@ from collections.abc import Iterable, Sequence
 from metadistiller.ledger import Record, TargetsAt
 from metadistiller.paired import mean_and_deviation
 
-from ._compared import Row, Setting, heading
+from ._compared import Row, Setting
 from ._cost import machine
 from ._groups import Group, gain
 from ._markdown import code, table, text
+from ._tables import duration
 
 INTRO = """\
-Methods compared in settings that are not the paper's: other data, another network, other recipes. No number of the
-paper stands beside them. A row is named as `metadistiller compare` names it, METHOD:OPTION=VALUE; n is the number of
-seeds, exits are means, shallow first, and final and ensemble have their sample standard deviation. − is the difference
-of the final output, percentage points, paired by seed, with its 95 % interval and the number of pairs. Hours, memory
-and cost (×, against plain training) are means over the runs on the machine that is named first."""
+Methods compared in runs that were not started from the tables' own recipes, or that are on other data, of another
+network or of another method than those; beside them the tables' own runs, where those were trained in the same way.
+No number of the paper stands here. A row is METHOD:OPTION=VALUE, with the options that are not the method's own
+defaults; n is the number of seeds, exits are means, shallow first, and final and ensemble have their sample standard
+deviation. − is the difference of the final output, percentage points, paired by seed, with its 95 % interval and the
+number of pairs. These are many intervals at once: of twenty, one misses 0 by chance where there is no difference at
+all. Time, memory and cost (×, against plain training) are means over the runs on the machine that is named first. A
+command is one that makes the runs."""
 
 HEADINGS = (
     *("method", "n", "exits", "final", "ensemble", "− plain", "− dsn", "− self_distillation"),
-    *("hours", "×", "MiB"),
+    *("time", "×", "MiB"),
 )
 BASELINES = ("plain", "dsn", "self_distillation")
 MOST_COMMANDS = 4
 
 CURVE = """\
-Soft targets over training, on training images, means over seeds; T_1 first. The held-out loss and the alignments are of
-the latest epoch in which the generator learned."""
+Soft targets over training, on training images, means over the n seeds of which they are known; T_1 first. The held-out
+loss and the alignments are of the latest epoch in which the generator learned."""
 
 CURVE_HEADINGS = (
-    *("method", "epochs", "generator steps", "accuracy, %", "entropy, nats", "confidence"),
+    *("method", "n", "epochs", "generator steps", "accuracy, %", "entropy, nats", "confidence"),
     *("held-out loss, nats", "target alignment", "label alignment"),
 )
 
@@ -46,16 +50,20 @@ def _of(setting: Setting) -> list[str]:
     rows = [_row(setting, row) for row in setting.rows]
     curve = [line for row in setting.rows for line in _curve(row)]
     return [
-        f"### {text(heading(setting))}",
-        f"Recipe {text(setting.recipe)}; {where}.",
+        f"### {text(setting.heading)}",
+        f"{_recipes(setting)}; {where}.",
         table(HEADINGS, rows, left=1),
         *([CURVE, table(CURVE_HEADINGS, curve, left=1)] if curve else []),
         *_commands(setting.commands),
     ]
 
 
+def _recipes(setting: Setting) -> str:
+    return f"Recipe{'s' if len(setting.recipes) > 1 else ''} {', '.join(map(text, setting.recipes))}"
+
+
 def _commands(commands: Sequence[str]) -> list[str]:
-    """Runs that were not begun by one command have one each, which are too many to read."""
+    """Runs that were not entered by one command have one each, which are too many to read."""
     shown = commands if len(commands) <= MOST_COMMANDS else commands[:1]
     more = len(commands) - len(shown)
     said = [f"Command: {code(command, limit=2000)}" for command in shown]
@@ -63,13 +71,11 @@ def _commands(commands: Sequence[str]) -> list[str]:
 
 
 def _row(setting: Setting, row: Row) -> list[str]:
-    main = setting.machines[0]
-    here = [record for record in row.runs.records if record.hardware == main]
     plain = setting.row("plain")
-    beside = [record for record in plain.records if record.hardware == main] if plain else []
-    seconds = _mean(record.seconds for record in here)
-    theirs = _mean(record.seconds for record in beside)
-    memory = _mean(record.peak_memory_mb for record in here)
+    here, beside = setting.weighable(row.runs), setting.weighable(plain) if plain else []
+    seconds = mean(record.seconds for record in here)
+    theirs = mean(record.seconds for record in beside)
+    memory = mean(record.peak_memory_mb for record in here)
     counted = row.runs.counted
     exits = zip(*(record.exits for record in counted), strict=True)
     return [
@@ -82,7 +88,7 @@ def _row(setting: Setting, row: Row) -> list[str]:
             "" if row.label == other else gain(row.runs, setting.row(other), "final", marked=False)
             for other in BASELINES
         ),
-        "" if seconds is None else hours(seconds),
+        "" if seconds is None else duration(seconds),
         f"{seconds / theirs:.2f}" if seconds is not None and theirs else "",
         "" if memory is None else f"{memory:,.0f}",
     ]
@@ -97,13 +103,8 @@ def spread(runs: Group, output: str) -> str:
     return f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
 
 
-def hours(seconds: float) -> str:
-    """Three digits of them: '0.0125', '1.25', '125'."""
-    value = seconds / 3600
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _mean(values: Iterable[float]) -> float | None:
+def mean(values: Iterable[float]) -> float | None:
+    """The same in whatever order they come; None of none."""
     found = sorted(values)
     return mean_and_deviation(found)[0] if found else None
 
@@ -123,11 +124,13 @@ def _curve(row: Row) -> list[list[str]]:
 
 
 def _moment(label: str, points: Sequence[TargetsAt]) -> list[str]:
+    """Of one epoch; n says over how many seeds, since some may have been entered before soft targets were."""
     steps = [point.generator_steps for point in points if point.generator_steps is not None]
     losses = [point.heldout_loss for point in points if point.heldout_loss is not None]
     known = len(steps) == len(points)
     return [
         text(label),
+        str(len(points)),
         str(points[0].epoch + 1),
         f"{mean_and_deviation(steps)[0]:,.0f}" if known else "–",
         _several([point.accuracy for point in points], ".1f"),
@@ -156,7 +159,7 @@ RUN_HEADINGS = (
     "exits",
     "final",
     "ensemble",
-    "hours",
+    "time",
     "MiB",
     "machine",
     "commit",
@@ -183,7 +186,7 @@ def runs(found: Sequence[Setting], own: Sequence[Record]) -> list[str]:
             if record.id in listed
         ]
         names = "; ".join(f"{place} is {machine(hardware)}" for place, hardware in enumerate(machines, start=1))
-        parts += [f"### {text(heading(setting))}: runs", f"Recipe {text(setting.recipe)}; machine {names}."]
+        parts += [f"### {text(setting.heading)}: runs", f"{_recipes(setting)}; machine {names}."]
         # Most have no teacher.
         columns = [
             column for column in range(len(RUN_HEADINGS)) if column != TEACHER or any(row[column] for row in rows)
@@ -201,12 +204,12 @@ def _run(label: str, record: Record, place: int) -> list[str]:
         " / ".join(f"{value:.2f}" for value in record.exits),
         f"{record.final:.2f}",
         f"{record.ensemble:.2f}" if record.exits else "",
-        hours(record.seconds),
+        duration(record.seconds),
         f"{record.peak_memory_mb:,.0f}",
         str(place),
         text(f"{record.package}, {commits}"),
         record.date,
-        f"{record.teacher.final:.2f} in {hours(record.teacher.seconds)} h" if record.teacher else "",
+        f"{record.teacher.final:.2f} in {duration(record.teacher.seconds)}" if record.teacher else "",
     ]
 
 

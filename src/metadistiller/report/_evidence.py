@@ -12,6 +12,7 @@ from ._comparisons import comparisons, runs, short
 from ._cost import costs, machine
 from ._groups import Group, accuracy, counterpart, epochs_of, gain, group, shown, told
 from ._markdown import code, table, text
+from ._tables import duration
 
 Groups = Mapping[str, list[Group]]
 
@@ -70,11 +71,11 @@ def render(records: Sequence[Record], *, figure3: bool = False) -> str:
 def _extent(records: Sequence[Record], groups: Groups) -> str:
     full = sum(len(item.records) for found in group(records).values() for item in found if item.in_full)
     recipes = sum(any(item.in_full for item in groups.get(name, [])) for name in NAMES)
-    hours = sum(sorted(record.seconds for record in records)) / 3600
+    seconds = sum(sorted(record.seconds for record in records))
     return (
         f"Runs: {len(records)}, of which {full} exactly as their recipe says. "
         f"Of the {len(NAMES)} recipes behind the tables, {recipes} have such a run.\n"
-        f"Together they took {hours:,.1f} hours."
+        f"Together they took {duration(seconds)}; teachers that are no runs here are not in it."
     )
 
 
@@ -172,14 +173,10 @@ def _run(record: Record) -> str:
     if record.teacher is not None:
         teacher = record.teacher
         facts.append(
-            f"teacher {text(teacher.network)}, {teacher.epochs} epochs, {_hours(teacher.seconds)}, "
+            f"teacher {text(teacher.network)}, {teacher.epochs} epochs, {duration(teacher.seconds)}, "
             f"final {teacher.final:.2f}"
         )
-    facts += [f"{_hours(record.seconds)}, {record.peak_memory_mb:,.0f} MiB", machine(record.hardware)]
+    facts += [f"{duration(record.seconds)}, {record.peak_memory_mb:,.0f} MiB", machine(record.hardware)]
     commits = ", ".join(map(short, (record.commit or "unknown").split(", ")))
     facts += [f"metadistiller {text(record.package)}, commit {text(commits)}", record.date]
     return f"- **{text(record.recipe)}** {'; '.join(facts)}\n  {code(record.command)}".rstrip()
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.2f} h"

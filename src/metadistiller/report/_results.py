@@ -6,13 +6,13 @@ from typing import Any
 
 from metadistiller.errors import LedgerError
 from metadistiller.ledger import Record
-from metadistiller.paired import mean_and_deviation
 
 from ._compared import Row, Setting, chosen
-from ._comparisons import hours, spread
+from ._comparisons import mean, spread
 from ._cost import machine
 from ._groups import difference
 from ._markdown import code, table, text
+from ._tables import duration
 
 BASELINES = ("plain", "dsn")
 
@@ -22,11 +22,11 @@ def results(records: Sequence[Record], *, recipe: str, epochs: int, overrides: M
     setting = chosen(records, recipe=recipe, epochs=epochs, overrides=overrides)
     if setting is None:
         raise LedgerError(f"the ledger has no comparison of {recipe}, {epochs} epochs, with {dict(overrides)}")
-    means = [mean_and_deviation([record.seconds for record in row.runs.counted])[0] for row in setting.rows]
-    unit = "seconds" if max(means) < 3600 else "hours"
+    means = [mean(record.seconds for record in setting.weighable(row.runs)) for row in setting.rows]
+    unit = "seconds" if max(filter(None, means), default=0.0) < 3600 else "time"
     deltas = [f"delta to {label} (95 % CI)" for label in BASELINES]
     rows = [
-        [*_row(setting, row), f"{seconds:.0f}" if unit == "seconds" else hours(seconds)]
+        [*_row(setting, row), "–" if seconds is None else f"{seconds:.0f}" if unit == "seconds" else duration(seconds)]
         for row, seconds in zip(setting.rows, means, strict=True)
     ]
     return "\n\n".join([table(("method", "n", "final %", "ensemble %", *deltas, unit), rows, left=1), _made(setting)])
@@ -57,6 +57,7 @@ def _made(setting: Setting) -> str:
     """Where and when, and by which command, in lines of a page."""
     dates = sorted(record.date[:10] for record in setting.records)
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    # As _comparisons has it: times are of the first.
     where = "; ".join(machine(hardware) for hardware in setting.machines)
     commands = " and ".join(code(command, limit=2000) for command in setting.commands)
     words = f"{where}; {when}. Command: {commands}" if commands else f"{where}; {when}."
