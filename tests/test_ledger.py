@@ -76,11 +76,20 @@ FIRST = TargetsAt(
     entropy=(4.5, 0.25),
     confidence=(0.01, 1.0),
     heldout_loss=None,
+    target_gain=None,
+    label_gain=None,
     target_alignment=None,
     label_alignment=None,
 )
 LAST = replace(
-    FIRST, epoch=199, generator_steps=None, heldout_loss=0.5, target_alignment=(-1, 0.25), label_alignment=(0.5, 1.0)
+    FIRST,
+    epoch=199,
+    generator_steps=None,
+    heldout_loss=0.5,
+    target_gain=(-0.002, 1.5),
+    label_gain=(0.03, 0.0),
+    target_alignment=(-1, 0.25),
+    label_alignment=(0.5, 1.0),
 )
 
 
@@ -320,6 +329,8 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
             ("entropy", [1.0, math.inf]),
             ("confidence", [0.5, 1.1]),
             ("heldout_loss", -1.0),
+            ("target_gain", [0.0, "much"]),
+            ("label_gain", [0.0, math.inf]),
             ("target_alignment", [0.0, -1.1]),
             ("label_alignment", [True, 0.0]),
         )
@@ -527,6 +538,8 @@ def rows_of(epochs: int, learns: Callable[[int], bool], *, aligned: bool) -> lis
         if aligned:
             late |= {f"target_{k}_alignment": str(epoch + k / 10) for k in (1, 2)}
             late |= {f"label_{k}_alignment": str(-epoch - k / 10) for k in (1, 2)}
+            late |= {f"target_{k}_gain": str(epoch + k / 20) for k in (1, 2)}
+            late |= {f"label_{k}_gain": str(-epoch - k / 20) for k in (1, 2)}
         rows.append(row | {key: value if learns(epoch) else "" for key, value in late.items()})
     return rows
 
@@ -557,6 +570,8 @@ def test_the_curve_of_a_run_is_its_results(epochs: int, meta: int, aligned: bool
         assert point.heldout_loss == learned + 0.5
         assert point.target_alignment == ((learned + 0.1, learned + 0.2) if aligned else None)
         assert point.label_alignment == ((-learned - 0.1, -learned - 0.2) if aligned else None)
+        assert point.target_gain == ((learned + 0.05, learned + 0.1) if aligned else None)
+        assert point.label_gain == ((-learned - 0.05, -learned - 0.1) if aligned else None)
         assert point.generator_steps == 3 * (point.epoch // meta + 1)
 
 
@@ -745,12 +760,10 @@ def test_another_member_is_an_override_with_what_is_not_its_own_default(
 def test_a_setting_that_came_later_is_what_was_done_before_it_of_another_member_too(
     tmp_path: Path, kd: Config, name: str
 ) -> None:
-    family, _, option = name.partition(".")
     names = {"data": "cifar100", "model": "resnet18", "method": "metadistiller", "teacher": None}
     own = written_out(with_members(kd, names))
-    chosen: Choice = getattr(own, family)
-    older = replace(chosen, options={key: value for key, value in chosen.options.items() if key != option})
-    run = finished(tmp_path / "run", replace(own, **{family: older}))
+    run = finished(tmp_path / "run", own)
+    forget(run, name)
     assert record_of(run, "r", kd, own=own).overrides == {"method.name": "metadistiller", "teacher": None}
 
 
@@ -832,16 +845,28 @@ def test_a_setting_that_came_later_is_what_was_done_before_it(tmp_path: Path, na
     config = written_out(
         Config(data=Choice(name="digits"), model=Choice(name="resnet10"), method=Choice(name="metadistiller"))
     )
-    family, _, option = name.partition(".")
-    chosen: Choice = getattr(config, family)
+    run = finished(tmp_path / "run", config)
     # Before means that its default changed nothing.
-    assert chosen.options[option] == BEFORE[name]
-    older = replace(chosen, options={key: value for key, value in chosen.options.items() if key != option})
-    run = finished(tmp_path / "run", replace(config, **{family: older}))
+    assert forget(run, name) == BEFORE[name]
     assert record_of(run, "r", config).overrides == {}
     # A recipe that has come to another value since was not what the run did.
-    other = replace(config, **{family: replace(chosen, options={**chosen.options, option: "other"})})
+    family, dot, option = name.partition(".")
+    if dot:
+        chosen: Choice = getattr(config, family)
+        other = replace(config, **{family: replace(chosen, options={**chosen.options, option: "other"})})
+    else:
+        other = replace(config, **{name: 0.5})
     assert record_of(run, "r", other).overrides == {name: BEFORE[name]}
+
+
+def forget(run: RunFolder, name: str) -> Any:
+    """Make a run older than a setting; returns what it was."""
+    values = run.read_config()
+    *families, option = name.split(".")
+    within = values[families[0]] if families else values
+    forgotten = within.pop(option)
+    write_text(run.config, yaml.safe_dump(values))
+    return forgotten
 
 
 def test_a_setting_that_an_older_run_does_not_know_is_an_override(tmp_path: Path, kd: Config) -> None:

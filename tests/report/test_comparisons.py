@@ -226,6 +226,8 @@ def curve(epochs: int, by: float = 0.0, **changed: Any) -> tuple[TargetsAt, ...]
             confidence=(0.5, 0.25, 0.125),
             **{
                 "heldout_loss": 0.5 + by,
+                "target_gain": (by, 0.0, -0.25),
+                "label_gain": None,
                 "target_alignment": (by, 0.0, -0.5),
                 "label_alignment": None,
                 **changed,
@@ -242,7 +244,7 @@ def epochs_of(epochs: int) -> list[int]:
 def test_the_curve_is_a_mean_over_seeds_of_four_epochs() -> None:
     records = [run("metadistiller", seed, 50.0, targets=curve(200, by=seed)) for seed in (0, 1)]
     found = section(render([*records, run("plain", 0, 50.0)]), "Comparisons")
-    lines = [line for line in cells(found) if len(line) == 10][2:]
+    lines = [line for line in cells(found) if len(line) == 12][2:]
     assert [line[2] for line in lines] == ["1", "55", "91", "200"]
     assert lines[1] == [
         "metadistiller",
@@ -253,22 +255,24 @@ def test_the_curve_is_a_mean_over_seeds_of_four_epochs() -> None:
         "1.50 / 2.00 / 3.00",
         "0.50 / 0.25 / 0.12",
         "1.0000",
+        "+0.5000 / +0.0000 / -0.2500",
+        "–",
         "+0.500 / +0.000 / -0.500",
         "–",
     ]
     # What one of the seeds has not is no mean.
     half = [records[0], replace(records[1], targets=curve(200, heldout_loss=None))]
-    assert [line[7] for line in cells(section(render(half), "Comparisons")) if len(line) == 10][2:] == ["–"] * 4
+    assert [line[7] for line in cells(section(render(half), "Comparisons")) if len(line) == 12][2:] == ["–"] * 4
     # Nor is one that was entered before soft targets were; the number of those that are known says so.
     before = [records[0], replace(records[1], targets=None)]
-    few = [line for line in cells(section(render(before), "Comparisons")) if len(line) == 10][2:]
+    few = [line for line in cells(section(render(before), "Comparisons")) if len(line) == 12][2:]
     assert ([line[1] for line in few], few[1][4]) == (["1"] * 4, "54.0 / 20.0 / 30.0")
 
 
 def test_rows_without_targets_have_no_curve() -> None:
     assert "Soft targets over training" not in render(three())
     short = section(render([run("metadistiller", 0, 50.0, epochs=1, targets=curve(1))]), "Comparisons")
-    assert [line[2] for line in cells(short) if len(line) == 10][2:] == ["1"]
+    assert [line[2] for line in cells(short) if len(line) == 12][2:] == ["1"]
 
 
 # In the README

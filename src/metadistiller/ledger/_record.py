@@ -46,6 +46,7 @@ class TargetsAt:
         entropy: nats.
         confidence: 0 to 1; the largest probability.
         heldout_loss: nats; the loss of eq. 8, of the latest epoch up to this one that has it; None before the first.
+        target_gain, label_gain: nats, likewise (meta.Judged).
         target_alignment, label_alignment: -1 to 1, likewise.
     """
 
@@ -55,6 +56,8 @@ class TargetsAt:
     entropy: tuple[float, ...]
     confidence: tuple[float, ...]
     heldout_loss: float | None
+    target_gain: tuple[float, ...] | None
+    label_gain: tuple[float, ...] | None
     target_alignment: tuple[float, ...] | None
     label_alignment: tuple[float, ...] | None
 
@@ -247,6 +250,8 @@ _TARGETS: Mapping[str, _Check] = {
     "entropy": _each(_within(0, math.inf)),
     "confidence": _each(_within(0, 1)),
     "heldout_loss": _or_none(_within(0, math.inf)),
+    "target_gain": _or_none(_each(_within(-math.inf, math.inf))),
+    "label_gain": _or_none(_each(_within(-math.inf, math.inf))),
     "target_alignment": _or_none(_each(_within(-1, 1))),
     "label_alignment": _or_none(_each(_within(-1, 1))),
 }

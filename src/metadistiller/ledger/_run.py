@@ -33,7 +33,11 @@ _HUB = "hf:"  # likewise: their root is a cache
 _PATHS = frozenset(("weights", "data.root", "data.test", "data.images"))  # relative ones too
 
 # Settings that came after runs had been made without them, and what those did.
-BEFORE: Mapping[str, Any] = {"method.generator_norm": "none", "method.generator_warmup_epochs": 0}
+BEFORE: Mapping[str, Any] = {
+    "heldout_share": 0.0,
+    "method.generator_norm": "none",
+    "method.generator_warmup_epochs": 0,
+}
 
 
 def record_of(
@@ -121,7 +125,7 @@ def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any], own: Mapping[s
     """
     found: dict[str, Any] = {}
     for key in sorted({*run, *recipe}):
-        ours, theirs = run.get(key), recipe.get(key)
+        ours, theirs = run.get(key, BEFORE.get(key)), recipe.get(key)
         if not isinstance(ours, dict):
             # Also a teacher where the recipe has one and the run has none.
             found |= {key: ours} if ours != theirs else {}

@@ -44,13 +44,19 @@ def _at(rows: Sequence[Row], generator_steps: int | None, exits: Sequence[int]) 
     row = rows[-1]
     means = {kind: _values(row, kind, exits) or () for kind in _KINDS}
     backwards = rows[::-1]
+
+    def latest(kind: str, of: str) -> tuple[float, ...] | None:
+        return next(filter(None, (_values(each, kind, exits, of) for each in backwards)), None)
+
     return TargetsAt(
         epoch=int(row["epoch"]),
         generator_steps=generator_steps,
         **means,
         heldout_loss=next((float(cell) for each in backwards if (cell := each.get("heldout_loss"))), None),
-        target_alignment=next(filter(None, (_values(each, "alignment", exits) for each in backwards)), None),
-        label_alignment=next(filter(None, (_values(each, "alignment", exits, "label") for each in backwards)), None),
+        target_gain=latest("gain", "target"),
+        label_gain=latest("gain", "label"),
+        target_alignment=latest("alignment", "target"),
+        label_alignment=latest("alignment", "label"),
     )
 
 

@@ -31,11 +31,12 @@ MOST_COMMANDS = 4
 
 CURVE = """\
 Soft targets over training, on training images, means over the n seeds of which they are known; T_1 first. The held-out
-loss and the alignments are of the latest epoch in which the generator learned."""
+loss and what it says of targets (gain and alignment, docs/run-folder.md) are of the latest epoch in which the generator
+learned by it."""
 
 CURVE_HEADINGS = (
     *("method", "n", "epochs", "generator steps", "accuracy, %", "entropy, nats", "confidence"),
-    *("held-out loss, nats", "target alignment", "label alignment"),
+    *("held-out loss, nats", "target gain, nats", "label gain", "target alignment", "label alignment"),
 )
 
 
@@ -137,6 +138,8 @@ def _moment(label: str, points: Sequence[TargetsAt]) -> list[str]:
         _several([point.entropy for point in points], ".2f"),
         _several([point.confidence for point in points], ".2f"),
         f"{mean_and_deviation(losses)[0]:.4f}" if len(losses) == len(points) else "–",
+        _several([point.target_gain for point in points], "+.4f"),
+        _several([point.label_gain for point in points], "+.4f"),
         _several([point.target_alignment for point in points], "+.3f"),
         _several([point.label_alignment for point in points], "+.3f"),
     ]
