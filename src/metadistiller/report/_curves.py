@@ -156,7 +156,11 @@ def soft_targets(run: Run) -> list[Chart]:
             charts.append(lines(curves, title=title, unit=unit, note=note))
     generator = {
         "heldout_loss": ("Held-out loss", "nats", "What the generator minimises through the student's step."),
-        "generator_gradient_norm": ("Norm of the meta-gradient", "norm", "How strongly the generator is pulled."),
+        "generator_gradient_norm": (
+            "Norm of the generator's gradient",
+            "norm",
+            "How strongly it is pulled: by the meta-gradient, or with targets labels by its own loss.",
+        ),
     }
     for column, (title, unit, note) in generator.items():
         if column in run.series:
