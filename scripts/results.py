@@ -18,6 +18,11 @@ ROOT = Path(__file__).parents[1]
 # What selects the runs: the recipe that they are changed from, their epochs, and every change that is not the method's.
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits-10-per-class": {"recipe": "digits", "epochs": 200, "overrides": {"data.train_per_class": 10}},
+    "cifar100-50-per-class": {
+        "recipe": "cifar100",
+        "epochs": 50,
+        "overrides": {"data.train_per_class": 50, "model.name": "resnet10", "model.width": 16},
+    },
 }
 
 _PLACE = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", flags=re.DOTALL)
