@@ -812,7 +812,7 @@ def test_of_one_s_own_data_the_folder_says_which(tmp_path: Path, name: str, root
     assert record_of(run, name, config).overrides == {"data.root": told}
 
 
-@pytest.mark.parametrize("name", [*SAME_EVERYWHERE, "hf:ethz/food101"])
+@pytest.mark.parametrize("name", [*sorted(SAME_EVERYWHERE), "hf:ethz/food101"])
 def test_a_data_set_of_a_name_is_the_same_wherever_it_lies(tmp_path: Path, kd: Config, name: str) -> None:
     config = written_out(with_members(kd, {**NAMES_OF_KD, "data": name}))
     run = finished(
