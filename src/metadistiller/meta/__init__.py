@@ -20,7 +20,6 @@ judged.py       what u_k says of a target
 _forward_mode.py, _draws.py, _bound.py   a forward-mode pass, the same draws again, a call with other parameters
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -159,25 +158,19 @@ def meta_loss_from(
                 student, v, ahead.images, temperature=temperature, how=derivative, kept=ahead.kept
             )
         with timed("generator"):
-            agreement = _agreement(u, ahead.target_logits, temperature=temperature)
+            targets = [
+                F.softmax(logits.to(u_k.dtype) / temperature, dim=1)
+                for u_k, logits in zip(u, ahead.target_logits, strict=True)
+            ]
+            # mean_n sum_k <u_k[n], T_k[n]>, whose gradient is in T_k alone.
+            agreement = torch.stack([(u_k * t).sum(1).mean() for u_k, t in zip(u, targets, strict=True)]).sum()
+            of_targets = [judge(u_k, target) for u_k, target in zip(u, targets, strict=True)]
+            of_labels = [judge(u_k, _as_probabilities(ahead.labels, u_k)) for u_k in u]
     surrogate = inner_lr * (1 - alpha) * temperature**2 * agreement
-    with timed("generator"), torch.no_grad():
-        targets = [logits.detach() for logits in ahead.target_logits]
-        made = [F.softmax(logits.to(u_k.dtype) / temperature, dim=1) for logits, u_k in zip(targets, u, strict=True)]
-        of_targets = [judge(u_k, target) for u_k, target in zip(u, made, strict=True)]
-        of_labels = [judge(u_k, _as_probabilities(ahead.labels, u_k)) for u_k in u]
-    return MetaLoss(surrogate, loss, targets, of_targets, of_labels, ahead.share)
+    detached = [logits.detach() for logits in ahead.target_logits]
+    return MetaLoss(surrogate, loss, detached, of_targets, of_labels, ahead.share)
 
 
 def _as_probabilities(labels: Tensor, like: Tensor) -> Tensor:
     """Labels (N,), or probabilities (N, C) already, in the shape and dtype of (N, C)."""
     return (labels if labels.ndim == 2 else F.one_hot(labels, like.shape[1])).to(like)
-
-
-def _agreement(u: Sequence[Tensor], target_logits: Sequence[Tensor], *, temperature: float) -> Tensor:
-    """mean_n sum_k <u_k[n], T_k[n]>; a gradient in T_k alone."""
-    parts = [
-        (u_k * F.softmax(logits.to(u_k.dtype) / temperature, dim=1)).sum(1).mean()
-        for u_k, logits in zip(u, target_logits, strict=True)
-    ]
-    return torch.stack(parts).sum()
