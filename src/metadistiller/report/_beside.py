@@ -11,10 +11,10 @@ from ._diagrams import dots, tradeoffs
 from ._judging import scale
 from ._page import page
 from ._reading import printable
-from ._rows import Row, difference, differing, overlays, spread
+from ._rows import Row, difference, differing, overlays
 from ._run import Run
 from ._sections import Section, begun, title_of
-from ._tables import accuracies, accuracy, cost, duration, environment, most_confused, pace
+from ._tables import accuracies, accuracy, cost, duration, environment, most_confused, pace, spread
 
 PAIRS = 8  # rows up to which every two of them are compared
 PLAIN = "plain"

@@ -8,9 +8,9 @@ from metadistiller.paired import mean_and_deviation
 
 from ._compared import Row, Setting
 from ._cost import machine
-from ._groups import Group, gain
+from ._groups import gain
 from ._markdown import code, table, text
-from ._tables import duration
+from ._tables import duration, spread
 
 INTRO = """\
 Methods compared in runs that were not started from the tables' own recipes, or that are on other data, of another
@@ -83,8 +83,8 @@ def _row(setting: Setting, row: Row) -> list[str]:
         text(row.label),
         str(len(counted)),
         " / ".join(f"{mean_and_deviation(values)[0]:.2f}" for values in exits),
-        spread(row.runs, "final"),
-        spread(row.runs, "ensemble"),
+        spread(row.runs.values("final")),
+        spread(row.runs.values("ensemble")) if row.runs.has("ensemble") else "",
         *(
             "" if row.label == other else gain(row.runs, setting.row(other), "final", marked=False)
             for other in BASELINES
@@ -93,15 +93,6 @@ def _row(setting: Setting, row: Row) -> list[str]:
         f"{seconds / theirs:.2f}" if seconds is not None and theirs else "",
         "" if memory is None else f"{memory:,.0f}",
     ]
-
-
-def spread(runs: Group, output: str) -> str:
-    """'90.89 ± 1.60'; nothing where there is no such output."""
-    values = runs.values("ensemble" if output == "ensemble" else "final")
-    if not values:
-        return ""
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
 
 
 def mean(values: Iterable[float]) -> float | None:

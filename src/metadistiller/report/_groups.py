@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from metadistiller.ledger import Record
-from metadistiller.paired import Difference, mean_and_deviation, paired_difference
+from metadistiller.paired import Difference, paired_difference
 from metadistiller.paper import Output
 
 from ._markdown import text
+from ._tables import interval, spread
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,7 @@ def accuracy(item: Group | None, output: Output, *, marked: bool = True) -> str:
     values = item.values(output) if item else []
     if item is None or not values:
         return ""
-    mean, deviation = mean_and_deviation(values)
-    spread = "" if deviation is None else f" ± {deviation:.2f}"
-    return f"{mean:.2f}{spread} ({'; '.join([str(len(values)), *(marks(item) if marked else [])])})"
+    return f"{spread(values)} ({'; '.join([str(len(values)), *(marks(item) if marked else [])])})"
 
 
 def gain(ours: Group | None, theirs: Group | None, output: Output, *, marked: bool = True) -> str:
@@ -158,5 +157,5 @@ def gain(ours: Group | None, theirs: Group | None, output: Output, *, marked: bo
     if ours is None or found is None:
         return ""
     value, count = found
-    interval = "one seed" if value.interval is None else "{:+.2f} to {:+.2f}; {}".format(*value.interval, count)
-    return f"{value.mean:+.2f} ({'; '.join([interval, *(marks(ours) if marked else [])])})"
+    pairs = [] if value.interval is None else [str(count)]
+    return f"{value.mean:+.2f} ({'; '.join([interval(value), *pairs, *(marks(ours) if marked else [])])})"

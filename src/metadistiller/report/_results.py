@@ -8,11 +8,11 @@ from metadistiller.errors import LedgerError
 from metadistiller.ledger import Record
 
 from ._compared import Row, Setting, chosen
-from ._comparisons import mean, spread
+from ._comparisons import mean
 from ._cost import machine
 from ._groups import difference
 from ._markdown import code, table, text
-from ._tables import duration
+from ._tables import duration, interval, spread
 
 BASELINES = ("plain", "dsn")
 
@@ -36,8 +36,8 @@ def _row(setting: Setting, row: Row) -> list[str]:
     return [
         text(row.label),
         str(len(row.runs.counted)),
-        spread(row.runs, "final"),
-        spread(row.runs, "ensemble") or "–",
+        spread(row.runs.values("final")),
+        spread(row.runs.values("ensemble")),
         *(_delta(setting, row, baseline) for baseline in BASELINES),
     ]
 
@@ -48,9 +48,8 @@ def _delta(setting: Setting, row: Row, baseline: str) -> str:
     if found is None:
         return "–"
     value, count = found
-    interval = "one seed" if value.interval is None else "{:+.2f} to {:+.2f}".format(*value.interval)
     short = count < len(row.runs.counted) and value.interval is not None
-    return f"{value.mean:+.2f} ({interval}{f'; {count} pairs' if short else ''})"
+    return f"{value.mean:+.2f} ({interval(value)}{f'; {count} pairs' if short else ''})"
 
 
 def _made(setting: Setting) -> str:

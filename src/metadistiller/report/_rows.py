@@ -9,7 +9,7 @@ from metadistiller.paired import mean_and_deviation, paired_difference
 from ._charts import Chart, Line, lines, row_style, short
 from ._diagrams import NAME_LENGTH
 from ._run import Run, Series
-from ._tables import told
+from ._tables import interval, told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,22 +39,13 @@ class Row:
         return list(self.runs.values())
 
 
-def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """'79.05 ± 0.21': mean and sample deviation; a single value stands alone."""
-    if not values:
-        return "–"
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:{form}}" + ("" if deviation is None else f" ± {deviation:{form}}")
-
-
 def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
     """'+1.02 (+0.41 to +1.63)': over common seeds, with the 95 % interval where there are several."""
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return "–"
     found = paired_difference([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-    interval = "one seed" if found.interval is None else "{:+.2f} to {:+.2f}".format(*found.interval)
-    return f"{found.mean:+.2f} ({interval})"
+    return f"{found.mean:+.2f} ({interval(found)})"
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

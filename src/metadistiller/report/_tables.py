@@ -2,15 +2,31 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+
+from metadistiller.paired import Difference, mean_and_deviation
 
 from ._judging import scale
 from ._reading import printable
 from ._run import Evaluation, Run
 
 Z_95 = 1.959963984540054  # the standard normal has 95 % of its mass within +- Z_95
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """'79.05 ± 0.21': mean and sample deviation; a single value stands alone."""
+    if not values:
+        return "–"
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:{form}}" + ("" if deviation is None else f" ± {deviation:{form}}")
+
+
+def interval(found: Difference) -> str:
+    """'+0.41 to +1.63': the 95 % interval of a mean over seeds."""
+    return "one seed" if found.interval is None else "{:+.2f} to {:+.2f}".format(*found.interval)
 
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
