@@ -15,6 +15,7 @@ with the standard error of the mean over steps.
 import argparse
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -47,14 +48,10 @@ def unseen(found: Restored) -> ImageSet | None:
 
 
 def batches_of(dataset: Dataset, images: ImageSet | None, found: Restored) -> Batches:
-    view = (dataset if images is None else _with(dataset, images)).training_view(
+    view = (dataset if images is None else replace(dataset, train=images)).training_view(
         seed=found.config.seed, device=torch.device("cpu")
     )
     return Batches(view, batch_size=found.config.batch_size)
-
-
-def _with(dataset: Dataset, images: ImageSet) -> Dataset:
-    return Dataset(**{**{name: getattr(dataset, name) for name in dataset.__dataclass_fields__}, "train": images})
 
 
 def targets_at(found: Restored, exits: list[Tensor], images: Tensor, labels: Tensor) -> dict[str, list[Tensor]]:

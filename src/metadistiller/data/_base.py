@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ._order import generator
+from ._order import class_in_order
 from ._preparation import Preparation
 
 
@@ -236,12 +236,11 @@ def few_shot_index(labels: Tensor, per_class: int, *, seed: int, classes: Sequen
     """
     chosen = []
     for label, name in enumerate(classes):
-        members = torch.nonzero(labels == label).flatten()
+        members = class_in_order(labels, label, "few_shot", seed=seed)
         if len(members) < per_class:
             raise DataError(
                 f"class {name!r} has {len(members)} training images, but data.train_per_class is {per_class}; "
                 "take fewer"
             )
-        order = torch.randperm(len(members), generator=generator(seed, "few_shot", label))
-        chosen.append(members[order[:per_class]])
+        chosen.append(members[:per_class])
     return torch.cat(chosen).sort().values

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import DataError
-from ._order import generator
+from ._order import class_in_order
 
 
 def drawn_parts(
@@ -23,12 +23,11 @@ def drawn_parts(
     training: list[int] = []
     testing: list[int] = []
     for label, name in enumerate(classes):
-        members = torch.nonzero(everything == label).flatten()
+        members = class_in_order(everything, label, "split", seed=seed)
         count = len(members)
         if count < 2:
             raise DataError(f"{name} has 1 image; training and test need one each: add images or remove the class")
         held_out = min(max(round(count * fraction), 1), count - 1)
-        members = members[torch.randperm(count, generator=generator(seed, "split", label))]
         testing += members[:held_out].sort().values.tolist()
         training += members[held_out:].sort().values.tolist()
     return training, testing

@@ -131,6 +131,12 @@ def pass_batch(count: int, size: int, name: str, *, seed: int, epoch: int, step:
     return permutation(count, seed, name, epoch, turn)[place * size : (place + 1) * size]
 
 
+def class_in_order(labels: Tensor, label: int, purpose: str, *, seed: int) -> Tensor:
+    """Indices of the images of a class in random order; (n,) int64, empty where there is none."""
+    members = torch.nonzero(labels == label).flatten()
+    return members[torch.randperm(len(members), generator=generator(seed, purpose, label))]
+
+
 def kept_back(labels: Tensor, share: float, *, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the images that are trained on and of those that are kept from training, both in the set's order.
 
@@ -140,10 +146,8 @@ def kept_back(labels: Tensor, share: float, *, seed: int) -> tuple[Tensor, Tenso
     """
     kept = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(int(labels.max()) + 1):
-        members = torch.nonzero(labels == label).flatten()
-        count = max(0, min(round(share * len(members)), len(members) - 1))
-        order = torch.randperm(len(members), generator=generator(seed, "kept back", label))
-        kept[members[order[:count]]] = True
+        members = class_in_order(labels, label, "kept back", seed=seed)
+        kept[members[: max(0, min(round(share * len(members)), len(members) - 1))]] = True
     return torch.nonzero(~kept).flatten(), torch.nonzero(kept).flatten()
 
 
