@@ -1,6 +1,5 @@
 """The four loops of examples/ train as our own engine does, and run as their docstrings say."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 import metadistiller
+from loading import module_of
 from metadistiller.config import Optim
 from metadistiller.engine.optim import PlayerOptimizer
 from metadistiller.lookup import find
@@ -38,12 +38,7 @@ def _beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(EXAMPLES / f"{name}.py")
 
 
 def by_the_engine(network: torch.nn.Module, steps: list[Any], *, generator_moves: bool = True) -> list[float]:

@@ -1,6 +1,5 @@
 """What the README says can be done, can be done."""
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 import torchvision
 
 import metadistiller
+from loading import module_of
 from metadistiller import cli, ledger, report
 from metadistiller.errors import LedgerError
 from metadistiller.paired import mean_and_deviation, paired_difference
@@ -114,12 +114,7 @@ def test_every_part_of_the_package_stands_in_the_tree() -> None:
 
 @pytest.fixture(scope="module")
 def results() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results", ROOT / "scripts" / "results.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(ROOT / "scripts" / "results.py")
 
 
 def test_the_results_are_what_the_ledger_makes(results: ModuleType) -> None:

@@ -1,6 +1,5 @@
 """The site builds without a warning, is whole, and asks no other host for anything."""
 
-import importlib.util
 import json
 import os
 import posixpath
@@ -14,6 +13,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+from loading import module_of
 
 from .pages import PAGES, ROOT
 
@@ -84,11 +85,7 @@ def test_the_source_distribution_has_what_the_site_is_made_of() -> None:
     listed = re.search(r"targets\.sdist\]\ninclude = (\[.*\])", project)
     assert listed is not None
     kept = json.loads(listed[1])
-    spec = importlib.util.spec_from_file_location("hook", ROOT / "scripts" / "site.py")
-    assert spec is not None
-    assert spec.loader is not None
-    hook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hook)
+    hook = module_of(ROOT / "scripts" / "site.py")
     sources = [*hook.PAGES, *(f"docs/{page}" for page in PAGES)]
     found = {source: source for source in sources}
     for source in sources:

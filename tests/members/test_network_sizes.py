@@ -1,7 +1,6 @@
 """Networks, exits and generator have exactly the sizes of what they are named after, to the last parameter."""
 
 import functools
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from loading import module_of
 from metadistiller.config import Choice
 from metadistiller.inspection import inspect
 
@@ -195,12 +195,7 @@ def test_our_imagenet_forms_and_torchvisions_networks_are_cut_alike(ours: str, t
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("networks", ROOT / "benchmarks" / "networks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(ROOT / "benchmarks" / "networks.py")
 
 
 def test_the_page_of_sizes_is_what_the_script_says(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
