@@ -61,9 +61,9 @@ def detached_generator(place: Path) -> str | None:
 
     agreement = meta._agreement
 
-    def cut(u: Any, targets: Any, *, temperature: float) -> torch.Tensor:
+    def cut(u: Any, targets: Any) -> torch.Tensor:
         # With the parameters still in the graph, or it could not be missed.
-        return agreement(u, [t.detach() + 0 * t for t in targets], temperature=temperature)
+        return agreement(u, [t.detach() + 0 * t for t in targets])
 
     return _seen(law, mock.patch.object(meta, "_agreement", cut))
 

@@ -162,13 +162,17 @@ def meta_loss_from(
                 F.softmax(logits.to(u_k.dtype) / temperature, dim=1)
                 for u_k, logits in zip(u, ahead.target_logits, strict=True)
             ]
-            # mean_n sum_k <u_k[n], T_k[n]>, whose gradient is in T_k alone.
-            agreement = torch.stack([(u_k * t).sum(1).mean() for u_k, t in zip(u, targets, strict=True)]).sum()
+            agreement = _agreement(u, targets)
             of_targets = [judge(u_k, target) for u_k, target in zip(u, targets, strict=True)]
             of_labels = [judge(u_k, _as_probabilities(ahead.labels, u_k)) for u_k in u]
     surrogate = inner_lr * (1 - alpha) * temperature**2 * agreement
     detached = [logits.detach() for logits in ahead.target_logits]
     return MetaLoss(surrogate, loss, detached, of_targets, of_labels, ahead.share)
+
+
+def _agreement(u: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """mean_n sum_k <u_k[n], T_k[n]>, whose gradient is in T_k alone."""
+    return torch.stack([(u_k * target).sum(1).mean() for u_k, target in zip(u, targets, strict=True)]).sum()
 
 
 def _as_probabilities(labels: Tensor, like: Tensor) -> Tensor:
