@@ -20,6 +20,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from _measure import environment, print_json, rounded, say
+from _unseen import unseen
 from torch import Tensor
 
 from metadistiller.assemble import Restored, restore
@@ -33,7 +34,7 @@ from metadistiller.nn import MultiExit
 Pair = tuple[Tensor, Tensor]
 
 
-def unseen(found: Restored) -> ImageSet | None:
+def not_trained_with(found: Restored) -> ImageSet | None:
     """The training images that the run did not train with."""
     options = {key: value for key, value in found.config.data.options.items() if key != "train_per_class"}
     if len(options) == len(found.config.data.options) or found.config.data.options["train_per_class"] is None:
@@ -42,9 +43,7 @@ def unseen(found: Restored) -> ImageSet | None:
     used = found.dataset.train
     assert isinstance(whole, ImageSet)
     assert isinstance(used, ImageSet)
-    known = {image.numpy().tobytes() for image in used.images}
-    rest = torch.tensor([image.numpy().tobytes() not in known for image in whole.images])
-    return ImageSet(whole.images[rest], whole.labels[rest])
+    return unseen(whole, used)
 
 
 def batches_of(dataset: Dataset, images: ImageSet | None, found: Restored) -> Batches:
@@ -93,7 +92,7 @@ def main() -> None:
     student = found.method.train().players()["student"].module
     assert isinstance(student, MultiExit), "a run of a method with exits"
     sources = {"training images": batches_of(found.dataset, None, found)}
-    if (rest := unseen(found)) is not None:
+    if (rest := not_trained_with(found)) is not None:
         sources["unseen images"] = batches_of(found.dataset, rest, found)
     values: dict[tuple[str, str, str], list[list[float]]] = {}
     losses: dict[str, list[float]] = {}

@@ -1,43 +1,52 @@
 """What generators learn from one and the same meta-gradient, several at once.
 
 Usage:
-    python benchmarks/pupils.py --root FOLDER --epochs 20 --json
+    python benchmarks/pupils.py --root FOLDER --epochs 20 --out FILE --json
 
 The derivative u_k of eq. 8 does not depend on the generator. So one student, trained by --student, gives u_k at every
-step, and every pupil, a generator with a learning rate of its own, learns from it: what differs between two curves is
-the generator and nothing else. It is not what a run of metadistiller does, whose student follows the generator's
-targets; it says whether there is anything to learn, for whom, and in how many steps.
+step, once for each of --judges, which are the held-out losses; and every pupil, a generator with a learning rate of its
+own, learns from it: what differs between two curves is the generator, or the judge, and nothing else. It is not what a
+run of metadistiller does, whose student follows the generator's targets; it says whether there is anything to learn,
+for whom, and in how many steps.
 
-For each pupil and each exit, means over the steps of an epoch, before the pupil has seen the batch: accuracy, entropy
-and confidence of T_k, and its gain and alignment (metadistiller.meta.Judged). Beside them the same of what needs no
-meta-gradient: the label, the final output, the exit's own output, and no class before another.
+For each judge, each of its pupils and each exit, means over the steps of an epoch, before the pupil has seen the batch:
+accuracy, entropy and confidence of T_k, and its gain and alignment (metadistiller.meta.Judged). Beside them the same of
+what needs no meta-gradient: the label, the final output, the exit's own output, and no class before another. --out
+keeps what there is after each epoch.
 
 CIFAR-100 with --per_class training images a class, crop and mirror, a one-block-a-stage ResNet, batch 128.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from _measure import environment, print_json, rounded, say
+from _unseen import unseen
 from torch import Tensor
 
 from metadistiller.building import load_data
 from metadistiller.config import Choice, Optim
-from metadistiller.data import Batches, Disjoint, Train, seeded
+from metadistiller.data import Batches, Dataset, Disjoint, ImageSet, Train, seeded
 from metadistiller.engine.optim import rate_factor
 from metadistiller.losses import self_boosting_loss, target_statistics
-from metadistiller.meta import Kept, directional_derivatives, heldout_gradient, judge, shared_look_ahead
+from metadistiller.meta import Heldout, Kept, directional_derivatives, heldout_gradient, judge, shared_look_ahead
 from metadistiller.nn import LabelGenerator, MultiExit, build_network, stage_shapes
+from metadistiller.records import write_text
 
 ALPHA = 0.5
+ALWAYS = 10**9
 SHOWN = ("alignment", "gain", "accuracy", "entropy")
 # Label -> the generator's options, Adam's learning rate, and for how many epochs labels teach first.
 PUPILS: dict[str, tuple[dict[str, Any], float, int]] = {
+    "1e-1": ({}, 1e-1, 0),
+    "1e-2": ({}, 1e-2, 0),
     "1e-3": ({}, 1e-3, 0),
     "1e-4": ({}, 1e-4, 0),
     "1e-5": ({}, 1e-5, 0),
@@ -46,6 +55,14 @@ PUPILS: dict[str, tuple[dict[str, Any], float, int]] = {
     "1e-4, after 5 epochs of labels at 1e-3": ({}, 1e-4, 5),
     "residual, 1e-3": ({"residual": True}, 1e-3, 0),
     "residual, 1e-4": ({"residual": True}, 1e-4, 0),
+    "labels alone, 1e-3": ({}, 1e-3, ALWAYS),
+}
+# Label -> the outputs that the held-out loss sums over, its images, and whether the student never trains on them.
+JUDGES: dict[str, tuple[Heldout, int, bool]] = {
+    "final, 128": ("final", 128, False),
+    "final, 512": ("final", 512, False),
+    "all, 512": ("all", 512, False),
+    "final, 512 unseen": ("final", 512, True),
 }
 
 
@@ -76,12 +93,12 @@ class Pupil:
         self.optimizer.zero_grad()
 
 
-def pupils(student: MultiExit, size: tuple[int, int], chosen: Sequence[str]) -> dict[str, Pupil]:
+def pupils(student: MultiExit, size: tuple[int, int], chosen: Sequence[str], seed: int) -> dict[str, Pupil]:
     backbone = student.backbone
     found = {}
     for label in chosen:
         options, lr, labels_for = PUPILS[label]
-        with seeded(0, "generator"):
+        with seeded(seed, "generator"):
             generator = LabelGenerator(
                 stage_shapes(backbone, size), backbone.num_classes, exit_design=backbone.exit_design, **options
             )
@@ -97,97 +114,131 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="to train")
     parser.add_argument("--of", type=int, default=50, help="epochs of the schedule that they are the first of")
     parser.add_argument("--student", choices=("dsn", "self_distillation"), default="self_distillation")
-    parser.add_argument("--heldout", choices=("final", "all"), default="final")
-    parser.add_argument("--heldout_batch_size", type=int, default=512)
+    parser.add_argument("--judges", nargs="+", choices=tuple(JUDGES), default=["final, 512"])
     parser.add_argument("--pupils", nargs="+", choices=tuple(PUPILS), default=tuple(PUPILS))
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a file for the numbers, written after each epoch")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args()
     dataset = load_data(Choice(name="cifar100", options={"root": given.root, "train_per_class": given.per_class}))
-    view = dataset.training_view(seed=0, device=torch.device("cpu"), memory_format=torch.channels_last)
-    batches = Batches(view, batch_size=128)
-    with seeded(0, "backbone"):
+    streams = {False: batches_of(dataset, given.seed)}
+    if any(JUDGES[name][2] for name in given.judges):
+        whole = load_data(Choice(name="cifar100", options={"root": given.root})).train
+        assert isinstance(whole, ImageSet)
+        assert isinstance(dataset.train, ImageSet)
+        streams[True] = batches_of(replace(dataset, train=unseen(whole, dataset.train)), given.seed)
+    with seeded(given.seed, "backbone"):
         backbone = build_network(Choice(name="resnet10", options={"width": given.width}), dataset.num_classes)
-    with seeded(0, "exits"):
+    with seeded(given.seed, "exits"):
         student = MultiExit(backbone, dataset.size).to(memory_format=torch.channels_last).train()
     recipe = Optim()
     optimizer = torch.optim.SGD(student.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
-    taught = pupils(student, dataset.size, given.pupils)
+    taught = {name: pupils(student, dataset.size, given.pupils, given.seed) for name in given.judges}
     curves: list[dict[str, Any]] = []
     began = time.perf_counter()
+    steps = streams[False].steps_per_epoch
     for epoch in range(given.epochs):
-        sums: dict[str, dict[str, float]] = {}
-        for step in range(batches.steps_per_epoch):
-            factor = rate_factor(recipe, epochs=given.of, epoch=epoch, progress=step / batches.steps_per_epoch)
-            optimizer.param_groups[0]["lr"] = recipe.lr * factor
-            train = batches.batch(Train(), epoch=epoch, step=step)
-            heldout = batches.batch(Disjoint(batch_size=given.heldout_batch_size), epoch=epoch, step=step)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                found = one_step(student, train, heldout, lr=recipe.lr * factor, given=given)
-                for label, pupil in taught.items():
-                    pupil.rate(epoch, factor)
-                    targets = pupil.generator(found["features"], found["exits"][-1])
-                    add(sums, label, targets, found["u"], train[1])
-                    pupil.learn(epoch, targets, found["u"], train[1])
+        sums: dict[str, dict[str, dict[str, float]]] = {name: {} for name in given.judges}
+        for step in range(steps):
+            factor = rate_factor(recipe, epochs=given.of, epoch=epoch, progress=step / steps)
+            lr = optimizer.param_groups[0]["lr"] = recipe.lr * factor
+            train = streams[False].batch(Train(), epoch=epoch, step=step)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=given.precision == "bfloat16"):
+                features, exits, kept = own_gradient(student, train, given.student)
+                for name, each in sums.items():
+                    outputs, size, of_unseen = JUDGES[name]
+                    heldout = streams[of_unseen].batch(Disjoint(batch_size=size), epoch=epoch, step=step)
+                    loss, u = derivative(student, train, heldout, kept, lr=lr, outputs=outputs)
+                    row = each.setdefault("student", {"heldout_loss": 0.0})
+                    row["heldout_loss"] += loss.item()
+                    for label, pupil in taught[name].items():
+                        pupil.rate(epoch, factor)
+                        targets = pupil.generator(features, exits[-1])
+                        add(each, label, targets, u, train[1])
+                        pupil.learn(epoch, targets, u, train[1])
+                    for label, logits in untaught(exits, train[1]).items():
+                        add(each, label, logits, u, train[1])
             optimizer.step()
             optimizer.zero_grad()
-            exits, early = found["exits"], len(found["u"])
-            one_hot = 100.0 * F.one_hot(train[1], dataset.num_classes)
-            untaught = {
-                "label": [one_hot] * early,
-                "final": exits[-1:] * early,
-                "exit": exits[:-1],
-                "uniform": [torch.zeros_like(one_hot)] * early,
+        curves.append(
+            {
+                "epoch": epoch,
+                "steps": (epoch + 1) * steps,
+                "judges": {
+                    name: {label: {key: value / steps for key, value in row.items()} for label, row in each.items()}
+                    for name, each in sums.items()
+                },
             }
-            for label, logits in untaught.items():
-                add(sums, label, logits, found["u"], train[1])
-            sums.setdefault("student", {}).setdefault("heldout_loss", 0.0)
-            sums["student"]["heldout_loss"] += found["heldout_loss"].item()
-        steps = batches.steps_per_epoch
-        means = {label: {key: value / steps for key, value in each.items()} for label, each in sums.items()}
-        curves.append({"epoch": epoch, "steps": (epoch + 1) * steps, **means})
-        loss = means["student"]["heldout_loss"]
-        say(f"epoch {epoch + 1}, {time.perf_counter() - began:.0f} s, held-out loss {loss:.3f}")
-        for label, each in means.items():
-            if label != "student":
-                shown = (" / ".join(f"{each[f'target_{k}_{what}']:.3f}" for k in range(1, early + 1)) for what in SHOWN)
-                say(f"  {label:40} " + ", ".join(f"{what} {each}" for what, each in zip(SHOWN, shown, strict=True)))
-    if given.json:
-        print_json(
-            rounded(
-                {
-                    "given": {key: value for key, value in vars(given).items() if key not in ("root", "json")},
-                    "curves": curves,
-                    "environment": environment(torch.device("cpu")),
-                }
-            )
         )
+        say(f"epoch {epoch + 1}, {time.perf_counter() - began:.0f} s")
+        tell(curves[-1]["judges"])
+        found = rounded(
+            {
+                "given": {key: value for key, value in vars(given).items() if key not in ("root", "json", "out")},
+                "curves": curves,
+                "environment": environment(torch.device("cpu")),
+            }
+        )
+        if given.out:
+            write_text(given.out, json.dumps(found) + "\n")
+    if given.json:
+        print_json(found)
 
 
-def one_step(
-    student: MultiExit,
-    train: tuple[Tensor, Tensor],
-    heldout: tuple[Tensor, Tensor],
-    *,
-    lr: float,
-    given: argparse.Namespace,
-) -> dict[str, Any]:
-    """The student's gradient, in .grad, and u_k."""
+def batches_of(dataset: Dataset, seed: int) -> Batches:
+    view = dataset.training_view(seed=seed, device=torch.device("cpu"), memory_format=torch.channels_last)
+    return Batches(view, batch_size=128)
+
+
+def own_gradient(
+    student: MultiExit, train: tuple[Tensor, Tensor], method: str
+) -> tuple[list[Tensor], list[Tensor], Kept]:
+    """A step's own pass: the student's gradient in .grad; maps and logits, detached; and what was kept of it."""
     kept = Kept()
     with kept:
         features, exits = student(train[0])
-    soft = [exits[-1].detach()] * (len(exits) - 1) if given.student == "self_distillation" else None
-    alpha = ALPHA if soft else 1.0
-    loss, _ = self_boosting_loss(exits, train[1], soft, alpha=alpha, temperature=1.0)
+    soft = [exits[-1].detach()] * (len(exits) - 1) if method == "self_distillation" else None
+    loss, _ = self_boosting_loss(exits, train[1], soft, alpha=ALPHA if soft else 1.0, temperature=1.0)
     loss.backward()
+    return [feature.detach() for feature in features], [logits.detach() for logits in exits], kept
+
+
+def derivative(
+    student: MultiExit,
+    train: tuple[Tensor, Tensor],
+    heldout: tuple[Tensor, Tensor],
+    kept: Kept,
+    *,
+    lr: float,
+    outputs: Heldout,
+) -> tuple[Tensor, list[Tensor]]:
+    """The held-out loss after the step that .grad says, and u_k."""
     ahead = shared_look_ahead(student, train, [], inner_lr=lr, kept=kept)
-    heldout_loss, v = heldout_gradient(student, ahead.fast_params, heldout, heldout=given.heldout)
-    u = directional_derivatives(student, v, train[0], temperature=1.0, kept=kept)
+    loss, v = heldout_gradient(student, ahead.fast_params, heldout, heldout=outputs)
+    return loss, directional_derivatives(student, v, train[0], temperature=1.0, kept=kept)
+
+
+def untaught(exits: list[Tensor], labels: Tensor) -> dict[str, list[Tensor]]:
+    """Logits of the targets that need no generator."""
+    early = len(exits) - 1
+    one_hot = 100.0 * F.one_hot(labels, exits[0].shape[1])
     return {
-        "features": [feature.detach() for feature in features],
-        "exits": [logits.detach() for logits in exits],
-        "u": u,
-        "heldout_loss": heldout_loss,
+        "label": [one_hot] * early,
+        "final": exits[-1:] * early,
+        "exit": exits[:-1],
+        "uniform": [torch.zeros_like(one_hot)] * early,
     }
+
+
+def tell(judges: dict[str, dict[str, dict[str, float]]]) -> None:
+    for name, rows in judges.items():
+        say(f"{name}: held-out loss {rows['student']['heldout_loss']:.3f}")
+        for label, row in rows.items():
+            if label != "student":
+                early = sum(key.endswith("_gain") for key in row)
+                shown = (" / ".join(f"{row[f'target_{k}_{what}']:.3f}" for k in range(1, early + 1)) for what in SHOWN)
+                say(f"  {label:40} " + ", ".join(f"{what} {each}" for what, each in zip(SHOWN, shown, strict=True)))
 
 
 def add(
