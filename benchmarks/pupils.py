@@ -43,19 +43,42 @@ from metadistiller.records import write_text
 ALPHA = 0.5
 ALWAYS = 10**9
 SHOWN = ("alignment", "gain", "accuracy", "entropy")
-# Label -> the generator's options, Adam's learning rate, and for how many epochs labels teach first.
-PUPILS: dict[str, tuple[dict[str, Any], float, int]] = {
-    "1e-1": ({}, 1e-1, 0),
-    "1e-2": ({}, 1e-2, 0),
-    "1e-3": ({}, 1e-3, 0),
-    "1e-4": ({}, 1e-4, 0),
-    "1e-5": ({}, 1e-5, 0),
-    "1e-4, normalised maps": ({"norm": "batch"}, 1e-4, 0),
-    "1e-4, width 64": ({"width": 64}, 1e-4, 0),
-    "1e-4, after 5 epochs of labels at 1e-3": ({}, 1e-4, 5),
-    "residual, 1e-3": ({"residual": True}, 1e-3, 0),
-    "residual, 1e-4": ({"residual": True}, 1e-4, 0),
-    "labels alone, 1e-3": ({}, 1e-3, ALWAYS),
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one generator is taught.
+
+    Attributes:
+        options: of the generator.
+        lr: Adam's.
+        labels_for: epochs in which labels teach, first.
+        pull: lambda of <u_k, T_k> / s + lambda KL(T_k || P_k), nats, where s is the deviation of u_k over classes, the
+            batch's root mean square, and P_k the uniform distribution or, of a residual generator, the final output.
+            T_k = P_k exp(-u_k / (lambda s)), normalised, is the best answer to what can be told of u_k.
+    """
+
+    options: dict[str, Any]
+    lr: float
+    labels_for: int = 0
+    pull: float = 0.0
+
+
+PUPILS: dict[str, Plan] = {
+    "1e-1": Plan({}, 1e-1),
+    "1e-2": Plan({}, 1e-2),
+    "1e-3": Plan({}, 1e-3),
+    "1e-4": Plan({}, 1e-4),
+    "1e-5": Plan({}, 1e-5),
+    "1e-4, normalised maps": Plan({"norm": "batch"}, 1e-4),
+    "1e-4, width 64": Plan({"width": 64}, 1e-4),
+    "1e-4, after 5 epochs of labels at 1e-3": Plan({}, 1e-4, labels_for=5),
+    "residual, 1e-3": Plan({"residual": True}, 1e-3),
+    "residual, 1e-4": Plan({"residual": True}, 1e-4),
+    "1e-3, pulled by 0.1": Plan({}, 1e-3, pull=0.1),
+    "residual, 1e-3, pulled by 0.1": Plan({"residual": True}, 1e-3, pull=0.1),
+    "residual, 1e-3, pulled by 0.3": Plan({"residual": True}, 1e-3, pull=0.3),
+    "labels alone, 1e-3": Plan({}, 1e-3, labels_for=ALWAYS),
 }
 # Label -> the outputs that the held-out loss sums over, its images, and whether the student never trains on them.
 JUDGES: dict[str, tuple[Heldout, int, bool]] = {
@@ -69,40 +92,52 @@ JUDGES: dict[str, tuple[Heldout, int, bool]] = {
 @dataclass
 class Pupil:
     generator: LabelGenerator
-    lr: float
-    labels_for: int
+    plan: Plan
     optimizer: torch.optim.Optimizer
     taught: str = "labels"
 
     def rate(self, epoch: int, factor: float) -> None:
-        if epoch == self.labels_for and self.taught != "meta":
+        if epoch == self.plan.labels_for and self.taught != "meta":
             # As in a run: the meta-gradient's Adam knows nothing of the labels' gradients.
             self.taught = "meta"
             self.optimizer = torch.optim.Adam(self.generator.parameters())
         for group in self.optimizer.param_groups:
-            group["lr"] = factor * (1e-3 if epoch < self.labels_for else self.lr)
+            group["lr"] = factor * (1e-3 if epoch < self.plan.labels_for else self.plan.lr)
 
-    def learn(self, epoch: int, logits: Sequence[Tensor], u: Sequence[Tensor], labels: Tensor) -> None:
-        if epoch < self.labels_for:
-            parts = [F.cross_entropy(each.float(), labels) for each in logits]
+    def learn(
+        self, epoch: int, targets: Sequence[Tensor], exits: Sequence[Tensor], u: Sequence[Tensor], labels: Tensor
+    ) -> None:
+        """exits: of this step's pass, detached; the last is the final output."""
+        logits = [each.float() for each in targets]
+        if epoch < self.plan.labels_for:
+            parts = [F.cross_entropy(each, labels) for each in logits]
         else:
             # Without zeta (1 - alpha), a constant until the rate drops, which Adam divides away.
-            parts = [(F.softmax(each.float(), 1) * u_k).sum(1).mean() for each, u_k in zip(logits, u, strict=True)]
+            parts = [self.objective(each, u_k, exits[-1].float()) for each, u_k in zip(logits, u, strict=True)]
         torch.stack(parts).sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def objective(self, logits: Tensor, u: Tensor, final: Tensor) -> Tensor:
+        target = F.softmax(logits, 1)
+        if not self.plan.pull:
+            return (target * u).sum(1).mean()
+        deviation = (u - u.mean(1, keepdim=True)).square().mean().sqrt()
+        prior = F.log_softmax(final if self.plan.options.get("residual") else torch.zeros_like(final), 1)
+        away = (target * (F.log_softmax(logits, 1) - prior)).sum(1).mean()
+        return (target * u).sum(1).mean() / deviation + self.plan.pull * away
 
 
 def pupils(student: MultiExit, size: tuple[int, int], chosen: Sequence[str], seed: int) -> dict[str, Pupil]:
     backbone = student.backbone
     found = {}
     for label in chosen:
-        options, lr, labels_for = PUPILS[label]
+        plan = PUPILS[label]
         with seeded(seed, "generator"):
             generator = LabelGenerator(
-                stage_shapes(backbone, size), backbone.num_classes, exit_design=backbone.exit_design, **options
+                stage_shapes(backbone, size), backbone.num_classes, exit_design=backbone.exit_design, **plan.options
             )
-        found[label] = Pupil(generator, lr, labels_for, torch.optim.Adam(generator.parameters(), lr=lr))
+        found[label] = Pupil(generator, plan, torch.optim.Adam(generator.parameters(), lr=plan.lr))
     return found
 
 
@@ -156,7 +191,7 @@ def main() -> None:
                         pupil.rate(epoch, factor)
                         targets = pupil.generator(features, exits[-1])
                         add(each, label, targets, u, train[1])
-                        pupil.learn(epoch, targets, u, train[1])
+                        pupil.learn(epoch, targets, exits, u, train[1])
                     for label, logits in untaught(exits, train[1]).items():
                         add(each, label, logits, u, train[1])
             optimizer.step()
