@@ -1,4 +1,4 @@
-"""Run folders as training leaves them, with made-up numbers."""
+"""Run folders as training leaves them, and records of a ledger, with made-up numbers."""
 
 import base64
 import io
@@ -14,8 +14,11 @@ from PIL import Image
 
 from metadistiller import outcomes
 from metadistiller.config import Choice, Config
+from metadistiller.ledger import Record
 from metadistiller.outcomes import Outcomes
 from metadistiller.records import RunFolder, write_json
+
+from .evidence import run
 
 FakeRun = Callable[..., RunFolder]
 
@@ -203,3 +206,18 @@ def fake_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
         return folder
 
     return write_run
+
+
+@pytest.fixture
+def full() -> list[Record]:
+    """Three seeds of three methods, exactly as the recipes say."""
+    finals_of = {
+        "plain": (77.0, 78.0, 77.8),
+        "self_distillation": (78.1, 78.3, 78.9),
+        "metadistiller": (79.0, 79.6, 79.5),
+    }
+    return [
+        run("resnet18", method, seed, final)
+        for method, finals in finals_of.items()
+        for seed, final in enumerate(finals)
+    ]

@@ -13,9 +13,9 @@ from metadistiller.recipes import recipe
 from metadistiller.report._compared import Setting, settings
 from metadistiller.report._evidence import render
 
+from .evidence import row
+from .evidence import run as of_the_paper
 from .test_comparisons import run, several
-from .test_evidence import row
-from .test_evidence import run as of_the_paper
 
 RESNET = TeacherRun(network="resnet18", epochs=200, seconds=7200.0, final=90.5, device=None)
 OTHER = replace(RESNET, network="resnet34", final=91.5)

@@ -14,8 +14,8 @@ from metadistiller.ledger import Hardware, Record, TargetsAt, TeacherRun
 from metadistiller.report import _compared
 from metadistiller.report._evidence import render
 
-from .test_evidence import HARDWARE, cells, row, section
-from .test_evidence import run as of_the_paper
+from .evidence import HARDWARE, cells, row, section
+from .evidence import run as of_the_paper
 
 GPU = Hardware(device="cuda:0 (NVIDIA H200)", torch="2.12.0", threads=8, precision="bfloat16")
 FEW = {"data.train_per_class": 10}
