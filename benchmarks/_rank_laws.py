@@ -21,7 +21,7 @@ from metadistiller.building import load_data
 from metadistiller.config import Augmentation, Choice, Config, Optim, Teacher
 from metadistiller.data import Batch, Batches, Slice, rank_slice, seeded
 from metadistiller.engine.step import Job, Stepper
-from metadistiller.meta import meta_loss, meta_loss_from, shared_look_ahead
+from metadistiller.meta import meta_loss, meta_loss_from, restraint, shared_look_ahead
 from metadistiller.nn import LabelGenerator, MultiExit, Synchronised, build_network, stage_shapes
 from metadistiller.ranks import Ranks
 
@@ -74,6 +74,19 @@ def gradient_on(
         gradients = torch.autograd.grad(found.surrogate * found.share, list(generator.parameters()))
     ranks.sum_(gradients)
     return [*gradients, found.heldout_loss[None]]
+
+
+def restraint_on(ranks: Ranks, count: int) -> list[Tensor]:
+    """Of drawn u_k and targets of `count` images, its value and the gradient of a common offset of the targets."""
+    torch.manual_seed(5)
+    drawn = torch.randn(3, count, CLASSES, dtype=torch.float64) * torch.arange(1.0, count + 1)[:, None]
+    begin, end, share = rank_slice(count, ranks.rank, ranks.world)
+    offset = torch.zeros(CLASSES, dtype=torch.float64, requires_grad=True)
+    u, targets, reference = drawn[:, begin:end]
+    found = restraint([u], [targets + offset], reference, temperature=TAU, share=share, ranks=ranks) * share
+    parts = [found.detach()[None], *torch.autograd.grad(found, offset)]
+    ranks.sum_(parts)
+    return parts
 
 
 def by_double_backward(name: str, sizes: tuple[int, int], parts: int, heldout: str) -> list[Tensor]:

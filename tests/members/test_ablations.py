@@ -23,6 +23,7 @@ META = {
     "derivative": "finite_differences",
     "meta_precision": "float32",
     "generator_warmup_epochs": 1,
+    "generator_kl_weight": 0.1,
 }
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from equations.oracle import Scene, cosine, double_backward, relative_error
+from metadistiller.meta import meta_loss
 from metadistiller.methods import Method
 
 from .toys import RATES, Steps, batch, batch_for, make, moved, parameters, setting, snapshot, turns
@@ -50,6 +52,44 @@ def test_the_generator_s_gradient_is_that_of_double_backward(lookahead: str, cha
     given = wide(HELDOUT) if lookahead == "shared" else (wide(TRAIN), wide(HELDOUT))
     ours = torch.autograd.grad(objectives[1].loss(given, RATES).total, parameters(method, "generator"))
     assert relative_error(list(ours), expected(method, wide(TRAIN), wide(HELDOUT), **changes)) < 1e-10
+
+
+@pytest.mark.parametrize("lookahead", LOOKAHEADS)
+@pytest.mark.parametrize("name", ["metadistiller", "residual_metadistiller"])
+def test_what_restrains_its_targets_is_in_the_generator_s_gradient(name: str, lookahead: str) -> None:
+    options = {"lookahead": lookahead, "generator_kl_weight": 0.5, "temperature": 2.0}
+    method = make(name, options).train().double()
+    with torch.no_grad():
+        for p in method.generator.parameters():
+            p.add_(0.1)  # away from the reference, where nothing pulls
+    objectives = method.objectives(0)
+    if lookahead == "shared":
+        objectives[0].loss(wide(TRAIN), RATES).total.backward()
+    given = wide(HELDOUT) if lookahead == "shared" else (wide(TRAIN), wide(HELDOUT))
+    ours = list(torch.autograd.grad(objectives[1].loss(given, RATES).total, parameters(method, "generator")))
+
+    def meta_gradient(kl_weight: float) -> list[Tensor]:
+        both = method.boosting.student, method.generator, wide(TRAIN), wide(HELDOUT)
+        found = meta_loss(*both, inner_lr=0.1, alpha=0.5, temperature=2.0, kl_weight=kl_weight)
+        return list(torch.autograd.grad(found.surrogate, parameters(method, "generator")))
+
+    assert relative_error(ours, meta_gradient(0.5)) < 1e-10
+    assert relative_error(ours, meta_gradient(0.0)) > 0.01
+
+
+@pytest.mark.parametrize("name", ["metadistiller", "residual_metadistiller"])
+def test_a_strong_restraint_leaves_targets_where_they_began(name: str) -> None:
+    def away(kl_weight: float) -> list[float]:
+        method = make(name, {"meta_every_epochs": 1, "generator_lr": 0.05, "generator_kl_weight": kl_weight})
+        steps = Steps(method)
+        for epoch in range(20):
+            steps.step(epoch)
+        images, _ = TRAIN
+        began = F.softmax(method.generator.reference(method.exits(images)[-1]), dim=1)
+        return [(target - began).abs().sum(1).mean().item() for target in method.soft_targets(images)]
+
+    assert all(each > 0.5 for each in away(0.0))
+    assert all(each < 0.05 for each in away(30.0))
 
 
 def test_the_student_of_a_step_is_bitwise_the_same_with_either() -> None:

@@ -35,6 +35,7 @@ METHODS = sorted(table(PACKAGE))
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fitnet-joint": ("fitnet", {"two_stage": False}),
     "metadistiller-own": ("metadistiller", {"lookahead": "own"}),
+    "metadistiller-restrained": ("metadistiller", {"generator_kl_weight": 0.1}),
     "metadistiller-normed": ("metadistiller", {"generator_norm": "batch"}),
     "residual_metadistiller-own": ("residual_metadistiller", {"lookahead": "own"}),
     "metadistiller-labels": ("metadistiller", {"targets": "labels"}),
@@ -351,6 +352,7 @@ def test_meta_epochs_and_steps_follow_their_options() -> None:
         ),
         ("metadistiller", {"generator_norm": "layer"}, r"method\.generator_norm is 'layer'; take none or batch"),
         ("metadistiller", {"generator_warmup_epochs": -1}, r"method\.generator_warmup_epochs is -1"),
+        ("metadistiller", {"generator_kl_weight": -1.0}, r"method\.generator_kl_weight is -1\.0; take 0 or more"),
         ("metadistiller", {"meta_precision": "bfloat16"}, r"method\.meta_precision is 'bfloat16'; take run or float32"),
         ("metadistiller", {"heldout_batch_size": 0}, r"method\.heldout_batch_size is 0"),
         ("self_distillation", {"alpha": -0.1}, r"method\.alpha is -0\.1"),

@@ -90,6 +90,7 @@ PER_FIELD = [
     ("method.generator_width", ["0", "wide", "2.5"]),
     ("method.generator_norm", ["layer"]),
     ("method.generator_warmup_epochs", ["-1", "half"]),
+    ("method.generator_kl_weight", ["-0.1", "half"]),
     ("method.heldout", ["some"]),
     ("method.heldout_batch_size", ["0"]),
     ("method.lookahead", ["halves"]),

@@ -52,6 +52,7 @@ EVERYTHING = (
     "--method.generator_width=64",
     "--method.generator_norm=batch",
     "--method.generator_warmup_epochs=1",
+    "--method.generator_kl_weight=0.1",
     "--method.heldout=all",
     "--method.heldout_batch_size=7",
     "--method.lookahead=own",

@@ -36,6 +36,7 @@ _PATHS = frozenset(("weights", "data.root", "data.test", "data.images"))  # rela
 BEFORE: Mapping[str, Any] = {
     "heldout_share": 0.0,
     "method.generator_norm": "none",
+    "method.generator_kl_weight": 0.0,
     "method.generator_warmup_epochs": 0,
 }
 

@@ -17,6 +17,7 @@ as clones, and gradients come out of torch.autograd.grad.
 look_ahead.py   eq. 7
 derivative.py   v and u_k, the two halves of eq. 8
 judged.py       what u_k says of a target
+restraint.py    what keeps targets near where they began, if asked for
 _forward_mode.py, _draws.py, _bound.py   a forward-mode pass, the same draws again, a call with other parameters
 """
 
@@ -34,6 +35,7 @@ from ._forward_mode import Kept
 from .derivative import Derivative, Heldout, directional_derivatives, heldout_gradient, supported_derivative
 from .judged import Judged, judge
 from .look_ahead import LookAhead, look_ahead, shared_look_ahead
+from .restraint import restraint
 
 __all__ = [
     "Derivative",
@@ -48,6 +50,7 @@ __all__ = [
     "look_ahead",
     "meta_loss",
     "meta_loss_from",
+    "restraint",
     "shared_look_ahead",
     "supported_derivative",
 ]
@@ -58,7 +61,8 @@ class MetaLoss:
     """What one meta step has found.
 
     Attributes:
-        surrogate: scalar whose gradient in theta_g is the meta-gradient; its value has no meaning.
+        surrogate: scalar whose gradient in theta_g is the meta-gradient, with that of the restraint where one is asked
+            for; its value has no meaning.
         heldout_loss: L_test at theta_s^+, in nats, detached.
         target_logits: logits of T_1..T_{K-1} on X_train, detached.
         of_targets: what the held-out loss says of each T_k.
@@ -86,6 +90,7 @@ def meta_loss(
     temperature: float,
     heldout: Heldout = "final",
     derivative: Derivative = "forward_mode",
+    kl_weight: float = 0.0,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
     ranks: Ranks = ALONE,
@@ -104,6 +109,8 @@ def meta_loss(
         temperature: tau > 0.
         heldout: see heldout_gradient.
         derivative: see directional_derivatives; the surrogate is exact with forward_mode and double_backward.
+        kl_weight: lambda >= 0 of the restraint that is added to eq. 8, in units of what it restrains (restraint.py);
+            0 for eq. 8 alone.
         label_smoothing, class_weights: of the look-ahead's hard terms, as in training; the held-out loss has neither.
         ranks: which have the batches between them. They exchange the look-ahead's gradient and v, and whoever steps
             the generator sums its gradient: three sums, and nothing else, make it the meta-gradient of the whole
@@ -130,6 +137,7 @@ def meta_loss(
         temperature=temperature,
         heldout=heldout,
         derivative=derivative,
+        kl_weight=kl_weight,
         ranks=ranks,
     )
 
@@ -144,6 +152,7 @@ def meta_loss_from(
     temperature: float,
     heldout: Heldout = "final",
     derivative: Derivative = "forward_mode",
+    kl_weight: float = 0.0,
     ranks: Ranks = ALONE,
 ) -> MetaLoss:
     """The same from a look-ahead that is there already, such as shared_look_ahead's.
@@ -165,6 +174,12 @@ def meta_loss_from(
             agreement = _agreement(u, targets)
             of_targets = [judge(u_k, target) for u_k, target in zip(u, targets, strict=True)]
             of_labels = [judge(u_k, _as_probabilities(ahead.labels, u_k)) for u_k in u]
+            if kl_weight:
+                assert ahead.reference is not None, "targets are pulled to a reference"
+                away = restraint(
+                    u, ahead.target_logits, ahead.reference, temperature=temperature, share=ahead.share, ranks=ranks
+                )
+                agreement = agreement + kl_weight * away
     surrogate = inner_lr * (1 - alpha) * temperature**2 * agreement
     detached = [logits.detach() for logits in ahead.target_logits]
     return MetaLoss(surrogate, loss, detached, of_targets, of_labels, ahead.share)

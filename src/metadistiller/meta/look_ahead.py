@@ -23,6 +23,7 @@ class LookAhead:
         labels: Y_train, (N,) int64, or probabilities (N, C).
         target_logits: of T_1..T_{K-1} on X_train, (N, C) each; their graph leads to theta_g.
         fast_params: theta_s^+ by name, detached.
+        reference: logits, (N, C), that the targets may be pulled to; None where nothing pulls.
         kept: what convolutions gave, and layers drew, at theta_s on X_train.
         share: of X_train that `images` are, where several ranks have it between them.
     """
@@ -31,6 +32,7 @@ class LookAhead:
     labels: Tensor
     target_logits: list[Tensor]
     fast_params: dict[str, Tensor]
+    reference: Tensor | None = None
     kept: Kept = field(default_factory=Kept)
     share: float = 1.0
 
@@ -61,7 +63,8 @@ def look_ahead(
     with kept:
         features, exit_logits = call(student, student.forward, params, images)
     # Features are detached: eq. 7 writes T_k(theta_g), so the targets are no way to theta_s (reading G5).
-    target_logits = generator([feature.detach() for feature in features], exit_logits[-1].detach())
+    final = exit_logits[-1].detach()
+    target_logits = generator([feature.detach() for feature in features], final)
     loss, _ = self_boosting_loss(
         exit_logits,
         labels,
@@ -77,7 +80,7 @@ def look_ahead(
     gradients = {name: gradient for name, gradient in zip(moving, found, strict=True) if gradient is not None}
     ranks.sum_(list(gradients.values()))
     fast_params = _moved(params, gradients, inner_lr)
-    return LookAhead(images, labels, target_logits, fast_params, kept, share_of(batch))
+    return LookAhead(images, labels, target_logits, fast_params, generator.reference(final), kept, share_of(batch))
 
 
 def shared_look_ahead(
@@ -86,6 +89,7 @@ def shared_look_ahead(
     target_logits: Sequence[Tensor],
     *,
     inner_lr: float,
+    reference: Tensor | None = None,
     kept: Kept | None = None,
 ) -> LookAhead:
     """Eq. 7 with the gradient that the student's own training step has just made: X_train is its batch.
@@ -99,6 +103,7 @@ def shared_look_ahead(
         batch: that it is the gradient of, images and labels.
         target_logits: the T_k that stood in it, with their graph to theta_g.
         inner_lr: zeta >= 0.
+        reference: see LookAhead.
         kept: entered while the student answered that batch; saves a third of the forward-mode pass.
     Departs: Algorithm 1 draws a batch of its own from D_train, after the student's update.
     """
@@ -106,7 +111,7 @@ def shared_look_ahead(
     gradients = {name: param.grad for name, param in params.items() if param.grad is not None}
     assert gradients, "the student's gradient must be there"
     fast_params = _moved(params, gradients, inner_lr)
-    return LookAhead(*batch, list(target_logits), fast_params, kept or Kept(), share_of(batch))
+    return LookAhead(*batch, list(target_logits), fast_params, reference, kept or Kept(), share_of(batch))
 
 
 def _moved(params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], inner_lr: float) -> dict[str, Tensor]:

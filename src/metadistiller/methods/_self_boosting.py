@@ -6,7 +6,7 @@ targets; nothing here is overridden.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,20 @@ from ._base import Losses, Method, Objective, Player, Setting
 
 # From features F_1..F_K and logits S_1..S_K to the logits of T_1..T_{K-1}, or to None for no soft term.
 MakeTargets: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor] | None]
+
+
+class Answered(NamedTuple):
+    """What eq. 3 made of a batch.
+
+    Attributes:
+        losses: as of any method.
+        targets: logits of T_1..T_{K-1}, (N, C) each, or None for no soft term.
+        final: logits S_K, (N, C), detached.
+    """
+
+    losses: Losses
+    targets: list[Tensor] | None
+    final: Tensor
 
 
 def build_student(setting: Setting, inner_width: int | None) -> MultiExit:
@@ -65,10 +79,10 @@ class SelfBoosting(Method):
 
     def loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
         """Eq. 3 on one batch."""
-        return self.loss_and_targets(batch)[0]
+        return self.answer(batch).losses
 
-    def loss_and_targets(self, batch: Batch, *, kept: Kept | None = None) -> tuple[Losses, list[Tensor] | None]:
-        """Eq. 3 on one batch, and the logits of T_k that stood in it.
+    def answer(self, batch: Batch, *, kept: Kept | None = None) -> Answered:
+        """Eq. 3 on one batch, and the logits that stood in it.
 
         T_k is a constant in the loss: no gradient to the final output, nor to the generator.
 
@@ -94,7 +108,7 @@ class SelfBoosting(Method):
         parts = {"loss": total.detach(), **parts}
         if constants is not None:
             parts |= target_statistics(constants, labels, temperature=self._temperature)
-        return Losses(total, parts), targets
+        return Answered(Losses(total, parts), targets, logits[-1].detach())
 
     def exits(self, images: Tensor) -> list[Tensor]:
         logits: list[Tensor] = self.student(images)[1]

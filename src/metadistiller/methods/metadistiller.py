@@ -20,11 +20,19 @@ from ..nn import Backbone, LabelGenerator, MultiExit, stage_shapes
 from ._apart import answer_apart
 from ._base import Losses, Method, Objective, Player, Setting
 from ._options import check_inner_width, check_weights, refuse_unused
-from ._self_boosting import SelfBoosting, build_student
+from ._self_boosting import Answered, SelfBoosting, build_student
 
 # Options that change nothing, by choice of `targets`. What recipes set for a data set or a network (generator_width, M,
 # meta_every_steps) is not among them: the ablations must run from there.
-_META = ("lookahead", "heldout", "heldout_batch_size", "derivative", "meta_precision", "generator_warmup_epochs")
+_META = (
+    "lookahead",
+    "heldout",
+    "heldout_batch_size",
+    "derivative",
+    "meta_precision",
+    "generator_warmup_epochs",
+    "generator_kl_weight",
+)
 _UNUSED: Mapping[str, tuple[str, ...]] = {
     "meta": (),
     "labels": _META,
@@ -63,6 +71,10 @@ class Options:
         generator_warmup_epochs: so many first epochs the generator is taught by labels, at every step of every epoch,
             and from then on by the meta-gradient, with an Adam that begins there; >= 0 and less than the run. Not in
             the paper.
+        generator_kl_weight: lambda >= 0 of a divergence that is added to what the generator minimises: from each T_k to
+            what it began as, which is uniform or, with the residual method, the final output; in units of the noise of
+            the meta-gradient (metadistiller.meta.restraint). 0, the paper's, has nothing hold targets back that follow
+            noise until they are sure of one class; at 0.1 such noise is held. Not in the paper.
         residual: whether the generator's logits are added to those of the final output: residual_metadistiller.
         lookahead: where the step of eq. 7 comes from. shared: it is the gradient that the student's own step has just
             made, so X_train is the student's batch, and X_test is drawn from all images that are not in it; own: one of
@@ -87,6 +99,7 @@ class Options:
     generator_width: int | Literal["mirror"] = "mirror"
     generator_norm: Literal["none", "batch"] = "none"
     generator_warmup_epochs: int = 0
+    generator_kl_weight: float = 0.0
     residual: bool = False
     lookahead: Literal["shared", "own"] = "shared"
     heldout: Literal["final", "all"] = "final"
@@ -101,6 +114,7 @@ class Options:
         require(self.meta_every_epochs >= 1, "method.meta_every_epochs", self.meta_every_epochs, "take 1 or more")
         require(self.meta_every_steps >= 1, "method.meta_every_steps", self.meta_every_steps, "take 1 or more")
         require(self.generator_lr > 0, "method.generator_lr", self.generator_lr, "take a number above 0")
+        require(self.generator_kl_weight >= 0, "method.generator_kl_weight", self.generator_kl_weight, "take 0 or more")
         width = self.generator_width
         require(
             width == "mirror" or (isinstance(width, int) and width >= 1),
@@ -236,6 +250,7 @@ class MetaDistiller(Method):
                 temperature=self._options.temperature,
                 heldout=self._options.heldout,
                 derivative=self._derivative(batch[0][0]),
+                kl_weight=self._options.generator_kl_weight,
                 label_smoothing=self._label_smoothing,
                 class_weights=self._class_weights,
                 ranks=self._ranks,
@@ -245,20 +260,28 @@ class MetaDistiller(Method):
     def _sharing_loss(self, batch: Batch, rates: Mapping[str, float]) -> Losses:
         """Eq. 3 as ever; the targets' graph is kept for the generator's turn."""
         kept = Kept()
-        losses, targets = self.boosting.loss_and_targets(batch, kept=kept)
-        assert targets is not None
-        self._between.left = batch, targets, kept
-        return losses
+        answered = self.boosting.answer(batch, kept=kept)
+        self._between.left = batch, answered, kept
+        return answered.losses
 
     def _shared_loss(self, heldout_batch: Batch, rates: Mapping[str, float]) -> Losses:
         """Eq. 8 after the look-ahead that the student's gradient is; the student has not moved yet."""
         assert self._between.left is not None, "the student's loss comes first in each step"
-        (batch, targets, kept), self._between.left = self._between.left, None
+        (batch, answered, kept), self._between.left = self._between.left, None
+        assert answered.targets is not None
+        assert self.generator is not None
         student = self.boosting.student
         with self._meta_autocast(batch[0]):
             # In another precision the convolutions give something else.
             same = kept if self._options.meta_precision == "run" else None
-            ahead = shared_look_ahead(student, batch, targets, inner_lr=rates["student"], kept=same)
+            ahead = shared_look_ahead(
+                student,
+                batch,
+                answered.targets,
+                inner_lr=rates["student"],
+                reference=self.generator.reference(answered.final),
+                kept=same,
+            )
             found = meta_loss_from(
                 ahead,
                 student,
@@ -268,6 +291,7 @@ class MetaDistiller(Method):
                 temperature=self._options.temperature,
                 heldout=self._options.heldout,
                 derivative=self._derivative(ahead.images),
+                kl_weight=self._options.generator_kl_weight,
                 ranks=self._ranks,
             )
         return _losses_of(found)
@@ -308,11 +332,11 @@ class _Between:
     A copy of the method has nothing of it: a graph cannot be copied.
 
     Attributes:
-        left: the batch, the targets' logits with their graph, and what the convolutions gave.
+        left: the batch, what eq. 3 made of it, the targets with their graph, and what the convolutions gave.
     """
 
     def __init__(self) -> None:
-        self.left: tuple[Batch, list[Tensor], Kept] | None = None
+        self.left: tuple[Batch, Answered, Kept] | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> "_Between":
         return _Between()

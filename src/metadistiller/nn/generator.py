@@ -87,6 +87,14 @@ class LabelGenerator(nn.Module):
             maps.append(generated)
         return maps[::-1]
 
+    def reference(self, final: Tensor) -> Tensor:
+        """Logits, (N, C), of what every target is at first: the final output's of a residual generator, else uniform.
+
+        Args:
+            final: logits S_K, (N, C).
+        """
+        return torch.zeros_like(final) if self.scales is None else final
+
     def forward(self, features: Sequence[Tensor], final: Tensor | None = None) -> list[Tensor]:
         """Logits of T_1..T_{K-1}, shallow first, each (N, C); the caller detaches what it gives.
 
