@@ -91,20 +91,20 @@ def test_the_worst_mistakes_come_first_with_what_every_output_says() -> None:
     final = [[3 * two, 0, 0, 0, 0], [0, 9, 0, 0, 0], [0, 0, two, 0, 0], [0, 0, 0, 5 * two, 0]]
     early = [[0, 0, 0, 0, two], [0, 9, 0, 0, 0], [0, 0, two, 0, 0], [two, 0, 0, 0, 0]]
     found = worst_mistakes(outcomes_of([early, final], [1, 1, 0, 2]), data)
-    assert (found["classes"], found["count"], found["wrong"]) == (list("abcde"), 4, 3)
-    images = found["images"]
-    assert [image["index"] for image in images] == [8, 5, 7]
-    assert [(image["label"], image["answer"]) for image in images] == [(2, 3), (1, 0), (0, 2)]
-    assert [image["confidence"] for image in images] == pytest.approx([32 / 36, 8 / 12, 2 / 6])
-    assert [image["label_share"] for image in images] == pytest.approx([1 / 36, 1 / 12, 1 / 6])
-    assert images[0]["exits"] == [{"answer": 0, "confidence": pytest.approx(1 / 3)}]
-    shown = Image.open(io.BytesIO(base64.b64decode(images[1]["png"])))
+    assert (found.classes, found.count, found.wrong) == (tuple("abcde"), 4, 3)
+    images = found.images
+    assert [image.index for image in images] == [8, 5, 7]
+    assert [(image.label, image.final.answer) for image in images] == [(2, 3), (1, 0), (0, 2)]
+    assert [image.final.confidence for image in images] == pytest.approx([32 / 36, 8 / 12, 2 / 6])
+    assert [image.label_share for image in images] == pytest.approx([1 / 36, 1 / 12, 1 / 6])
+    assert [(said.answer, said.confidence) for said in images[0].exits] == [(0, pytest.approx(1 / 3))]
+    shown = Image.open(io.BytesIO(base64.b64decode(images[1].png)))
     assert shown.tobytes() == bytes(data.test.pixels(torch.tensor([5]))[0].permute(1, 2, 0).flatten().tolist())
 
 
 def test_without_a_mistake_there_is_none_and_of_many_the_worst_two_dozen() -> None:
     sure = [[9.0, 0, 0, 0, 0]] * 18
-    assert worst_mistakes(outcomes_of([sure, sure], [0] * 18), dataset())["images"] == []
+    assert worst_mistakes(outcomes_of([sure, sure], [0] * 18), dataset()).images == ()
     many = Outcomes(
         logits=np.stack([np.eye(5, dtype=np.float32)[[0] * 40] * np.arange(1, 41)[:, None].astype(np.float32)] * 2),
         labels=np.full(40, 3),
@@ -114,8 +114,8 @@ def test_without_a_mistake_there_is_none_and_of_many_the_worst_two_dozen() -> No
         exit_macs=(1,),
     )
     found = worst_mistakes(many, dataset())
-    assert (found["wrong"], len(found["images"])) == (40, 24)
-    certain = [image["confidence"] for image in found["images"]]
+    assert (found.wrong, len(found.images)) == (40, 24)
+    certain = [image.final.confidence for image in found.images]
     assert certain == sorted(certain, reverse=True)
 
 
@@ -124,5 +124,5 @@ def test_a_large_picture_is_shown_small_and_its_shape_stays() -> None:
     large = ImageSet(torch.zeros(COUNT, 3, 200, 400, dtype=torch.uint8), data.test.labels)
     wide = Dataset(**{**vars(data), "train": large, "test": large})
     logits = [[[9.0, 0, 0, 0, 0]]] * 2
-    image = worst_mistakes(outcomes_of(logits, [1]), wide)["images"][0]
-    assert Image.open(io.BytesIO(base64.b64decode(image["png"]))).size == (96, 48)
+    (image,) = worst_mistakes(outcomes_of(logits, [1]), wide).images
+    assert Image.open(io.BytesIO(base64.b64decode(image.png))).size == (96, 48)

@@ -288,7 +288,7 @@ def test_a_missing_file_is_named(fake_run: FakeRun, name: str) -> None:
         ("config.yaml", "epochs: 3\n"),
         ("config.yaml", "optim: {schedule: 3}\n"),
         ("mistakes.json", '{"count": 5, "wrong": 1}'),
-        ("mistakes.json", '{"count": 5, "wrong": 6, "images": []}'),
+        ("mistakes.json", '{"classes": [], "count": 5, "wrong": 1, "images": []}'),
         ("outcomes.safetensors", "{}"),
         ("early_exit.json", "{}"),
     ],

@@ -1,6 +1,5 @@
 """A run as the page asks it: what its outputs say of an image, what a threshold does to the test set, its mistakes."""
 
-import base64
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from ..config import require
 from ..data import normalised
 from ..engine.examples import png_text
 from ..errors import CheckpointError, ConfigError, DataError
+from ..outcomes import mistakes
+from ..outcomes.mistakes import Mistake
 from ..outcomes.policy import Policy, Simulated, choices, costs, curve, simulate, uniform
 from ..records import RunFolder, read_json
 
@@ -78,18 +79,6 @@ class Decision:
     cost: float | None
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A test image that the final output got wrong: its picture as base64 of a PNG file, classes and probabilities."""
-
-    png: str
-    label: int
-    label_share: float
-    answer: int
-    confidence: float
-    exits: tuple[tuple[int, float], ...]
-
-
 class Shown:
     """One run, restored.
 
@@ -144,23 +133,7 @@ class Shown:
         return found
 
     def _read_mistakes(self) -> tuple[Mistake, ...]:
-        path = self.folder.mistakes
-        values = read_json(path)
-        try:
-            found = tuple(
-                Mistake(
-                    png=base64.b64encode(base64.b64decode(each["png"], validate=True)).decode(),
-                    label=self._class(each["label"]),
-                    label_share=float(each["label_share"]),
-                    answer=self._class(each["answer"]),
-                    confidence=float(each["confidence"]),
-                    exits=tuple((self._class(exit_["answer"]), float(exit_["confidence"])) for exit_ in each["exits"]),
-                )
-                for each in values["images"]
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise _edited(path, error) from None
-        return found
+        return mistakes.read(self.folder.mistakes, num_classes=len(self.classes)).images
 
     def _read_calibration(self) -> Policy:
         path = self.folder.early_exit
@@ -174,11 +147,6 @@ class Shown:
                 f"{path} is of another network; 'metadistiller calibrate {self.folder}' makes it anew"
             )
         return policy
-
-    def _class(self, value: Any) -> int:
-        if not isinstance(value, int) or not 0 <= value < len(self.classes):
-            raise ValueError(f"class {value!r}")
-        return value
 
     # -- an image ------------------------------------------------------------------------------------------------------
 

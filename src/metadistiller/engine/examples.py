@@ -16,6 +16,7 @@ from ..data import Dataset
 from ..methods import Method
 from ..outcomes import Outcomes
 from ..outcomes.calibration import log_probabilities
+from ..outcomes.mistakes import Answer, Mistake, Mistakes
 from .answers import distributions
 from .machine import Machine
 
@@ -82,8 +83,8 @@ def _checked(index: Sequence[int], count: int) -> Tensor:
     return torch.tensor(list(index))
 
 
-def worst_mistakes(outcomes: Outcomes, dataset: Dataset) -> dict[str, Any]:
-    """What mistakes.json holds: test images whose final answer is wrong, the most certain first, 24 at most.
+def worst_mistakes(outcomes: Outcomes, dataset: Dataset) -> Mistakes:
+    """Test images whose final answer is wrong, the most certain first, 24 at most.
 
     Raises: DataError where an image cannot be read.
     """
@@ -92,26 +93,28 @@ def worst_mistakes(outcomes: Outcomes, dataset: Dataset) -> dict[str, Any]:
     certain = shares.max(2)
     order = wrong[np.argsort(-certain[-1, wrong], kind="stable")][:MOST_MISTAKES]
     pixels = dataset.test.pixels(torch.from_numpy(outcomes.index[order]))
-    return {
-        "classes": list(dataset.classes),
-        "count": len(outcomes.labels),
-        "wrong": len(wrong),
-        "images": [
-            {
-                "png": png_text(pixels[i], MISTAKE_SIDE),
-                "index": int(outcomes.index[place]),
-                "label": int(outcomes.labels[place]),
-                "answer": int(outcomes.answers[-1, place]),
-                "confidence": float(certain[-1, place]),
-                "label_share": float(shares[-1, place, outcomes.labels[place]]),
-                "exits": [
-                    {"answer": int(answer), "confidence": float(confidence)}
-                    for answer, confidence in zip(outcomes.answers[:-1, place], certain[:-1, place], strict=True)
-                ],
-            }
-            for i, place in enumerate(order)
-        ],
-    }
+
+    def said(place: int) -> tuple[Answer, ...]:
+        return tuple(
+            Answer(answer=int(answer), confidence=float(confidence))
+            for answer, confidence in zip(outcomes.answers[:, place], certain[:, place], strict=True)
+        )
+
+    images = []
+    for picture, place in zip(pixels, order.tolist(), strict=True):
+        *exits, final = said(place)
+        label = int(outcomes.labels[place])
+        images.append(
+            Mistake(
+                png=png_text(picture, MISTAKE_SIDE),
+                index=int(outcomes.index[place]),
+                label=label,
+                label_share=float(shares[-1, place, label]),
+                final=final,
+                exits=tuple(exits),
+            )
+        )
+    return Mistakes(classes=tuple(dataset.classes), count=len(outcomes.labels), wrong=len(wrong), images=tuple(images))
 
 
 def png_text(pixels: Tensor, largest: int | None = None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from .. import outcomes
 from ..budget import no_limit
+from ..outcomes import mistakes
 from ..records import RunFolder, write_json
 from ..timing import timed
 from .answers import answers
@@ -27,10 +28,10 @@ def write_products(
     with timed("evaluation"):
         said = answers(job.method, dataset, job.machine, batch_size=batch_size, interrupted=interrupted)
         examples = soft_target_examples(job.method, dataset, job.machine, entropy=said.entropy, batch_size=batch_size)
-        mistakes = worst_mistakes(said.outcomes, dataset)
+        worst = worst_mistakes(said.outcomes, dataset)
     write_json(folder.evaluation, evaluation.as_dict(dataset.classes))
     write_json(folder.soft_targets, examples)
-    write_json(folder.mistakes, mistakes)
+    mistakes.write(worst, folder.mistakes)
     outcomes.write(said.outcomes, folder.outcomes)
     save_network(job.method.deployable(), folder.weights, config=config, dataset=dataset)
     if interrupted():

@@ -5,6 +5,7 @@ calibration.py  whether a probability is what it says: reliability, temperature 
 policy.py       which exit answers which image: thresholds, what they save and what they lose
 choosing.py     thresholds for a target
 chosen.py       what was chosen and measured: early_exit.json of a run folder
+mistakes.py     where the final output is most certain and wrong: mistakes.json of a run folder
 """
 
 import json

@@ -4,7 +4,6 @@ Class names come from folder names: here they lose what cannot be printed (contr
 surrogates, marks that turn the direction of text). Escaping for HTML is the template's work.
 """
 
-import base64
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +12,13 @@ from typing import Any
 
 from metadistiller import outcomes
 from metadistiller.errors import CheckpointError
-from metadistiller.outcomes import chosen
+from metadistiller.outcomes import chosen, mistakes
+from metadistiller.outcomes.mistakes import checked_png
 from metadistiller.records import RunFolder, read_json
 from metadistiller.timing import profile_of
 
 from ._judging import Judged, judge
-from ._run import Answer, Entropy, Epoch, Evaluation, Exhibit, Mistake, Mistakes, Output, Result, Run, Series, Sitting
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from ._run import Entropy, Epoch, Evaluation, Exhibit, Output, Result, Run, Series, Sitting
 
 
 def printable(text: str) -> str:
@@ -96,7 +94,7 @@ def read(folder: RunFolder) -> Run:
         evaluation=evaluation,
         exhibits=exhibits,
         entropy=entropy,
-        mistakes=_mistakes(folder, num_classes=num_classes),
+        mistakes=mistakes.read(folder.mistakes, num_classes=num_classes) if folder.mistakes.exists() else None,
         judged=_judged(folder, evaluation),
         early_exit=_early_exit(folder, evaluation),
         series=series,
@@ -147,36 +145,6 @@ def _check_agreement(folder: RunFolder, result: Result, evaluation: Evaluation) 
             )
 
 
-def _mistakes(folder: RunFolder, *, num_classes: int) -> Mistakes | None:
-    if not folder.mistakes.exists():
-        return None
-
-    def answer(values: Any) -> Answer:
-        found = Answer(answer=int(values["answer"]), confidence=float(values["confidence"]))
-        _check(0 <= found.answer < num_classes and 0 <= found.confidence <= 1, "an answer is out of range")
-        return found
-
-    with _parsing(folder.mistakes):
-        values = read_json(folder.mistakes)
-        images = tuple(
-            Mistake(
-                png=_png(image["png"]),
-                index=int(image["index"]),
-                label=int(image["label"]),
-                label_share=float(image["label_share"]),
-                final=answer(image),
-                exits=tuple(map(answer, image["exits"])),
-            )
-            for image in values["images"]
-        )
-        found = Mistakes(count=int(values["count"]), wrong=int(values["wrong"]), images=images)
-        _check(len(images) <= found.wrong <= found.count, f"{found.wrong} of {found.count} images are wrong")
-        _check(all(0 <= image.label < num_classes for image in images), "a label is out of range")
-        _check(all(image.label != image.final.answer for image in images), "an answer is the label")
-        _check(all(0 <= image.label_share <= 1 for image in images), "a share is out of range")
-    return found
-
-
 def _judged(folder: RunFolder, evaluation: Evaluation) -> Judged | None:
     if not folder.outcomes.exists():
         return None
@@ -199,12 +167,6 @@ def _early_exit(folder: RunFolder, evaluation: Evaluation) -> chosen.EarlyExit |
     return found
 
 
-def _png(text: Any) -> str:
-    png = base64.b64decode(text, validate=True)
-    _check(png.startswith(PNG_SIGNATURE), "an image is not PNG")
-    return base64.b64encode(png).decode()
-
-
 def read_exhibits(values: Any, *, num_classes: int) -> tuple[Exhibit, ...]:
     """From what soft_targets.json holds. Raises: KeyError, TypeError, ValueError where it does not."""
     exhibits = []
@@ -220,7 +182,7 @@ def read_exhibits(values: Any, *, num_classes: int) -> tuple[Exhibit, ...]:
         _check(0 <= int(image["label"]) < num_classes, f"label is {image['label']}")
         exhibits.append(
             Exhibit(
-                png=_png(image["png"]),
+                png=checked_png(image["png"]),
                 index=int(image["index"]) if "index" in image else None,
                 label=int(image["label"]),
                 targets=targets,

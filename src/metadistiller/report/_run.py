@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metadistiller.outcomes.chosen import EarlyExit
+from metadistiller.outcomes.mistakes import Mistakes
 from metadistiller.timing import Profile
 
 from ._judging import Judged
@@ -87,50 +88,6 @@ class Entropy:
     targets: tuple[float, ...]
     exits: tuple[float, ...]
     final: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What an output says of an image: the index of a class, and its probability."""
-
-    answer: int
-    confidence: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mistake:
-    """A test image whose final answer is wrong.
-
-    Attributes:
-        png: base64.
-        index: its place in the test set.
-        label: index of the true class.
-        label_share: the probability that the final output has for it.
-        final: the wrong answer.
-        exits: of each early exit, shallow first; empty for a method without.
-    """
-
-    png: str
-    index: int
-    label: int
-    label_share: float
-    final: Answer
-    exits: tuple[Answer, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mistakes:
-    """The most certain of the wrong answers.
-
-    Attributes:
-        count: test images that were looked at.
-        wrong: how many of them the final output puts wrong.
-        images: the most certain first.
-    """
-
-    count: int
-    wrong: int
-    images: tuple[Mistake, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from metadistiller.outcomes.mistakes import Answer, Mistake
+
 from . import _curves
 from ._charts import Chart, bars, drawing, matrix
 from ._diagrams import heat_map
 from ._exhibits import MOST_CLASSES, rows_of, stages_of
 from ._outputs import calibration, early_exits
 from ._reading import printable
-from ._run import Answer, Evaluation, Exhibit, Mistake, Run
+from ._run import Evaluation, Exhibit, Run
 from ._tables import accuracies, accuracy, by_class, cost, entropies, environment, most_confused, times, told
 
 NAMED_CLASSES = 30  # of more, names beside a matrix would not be legible
