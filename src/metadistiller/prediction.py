@@ -18,9 +18,9 @@ from .config import require
 from .data import SUFFIXES, Preparation, evaluation_images
 from .engine.export import described, is_exported, open_network
 from .errors import ConfigError
+from .outcomes import output_names
 
 _BATCH = 32  # images at once
-FINAL = "final"
 THRESHOLD = 0.9  # of a run's early exits, where no other is asked for
 
 
@@ -203,7 +203,7 @@ def _answers(
             name=network.classes[best[-1][1]],
             probability=best[-1][0],
             top=tuple((network.classes[label], value) for label, value in likeliest),
-            exit=FINAL if trusted == len(best) - 1 else f"exit {trusted + 1}",
+            exit=output_names(len(best))[trusted],
             exit_name=network.classes[best[trusted][1]],
             exit_probability=best[trusted][0],
         )
@@ -220,7 +220,7 @@ def _early(network: _Network, paths: Sequence[str], shares: Tensor, outputs: Ten
             name=name,
             probability=probability,
             top=tuple((network.classes[label], value) for label, value in zip(labels, values, strict=True)),
-            exit=FINAL if output == network.num_outputs - 1 else f"exit {output + 1}",
+            exit=output_names(network.num_outputs)[output],
             exit_name=name,
             exit_probability=probability,
         )

@@ -89,3 +89,8 @@ def test_each_class_gives_its_share_and_all_is_divided(share: float) -> None:
 def test_a_share_that_leaves_one_side_empty_is_refused(share: float, count: int) -> None:
     with pytest.raises(ConfigError, match="share"):
         held_out(np.zeros(count, dtype=np.int64), share)
+
+
+@pytest.mark.parametrize(("num_outputs", "names"), [(1, ["final"]), (3, ["exit 1", "exit 2", "final"])])
+def test_outputs_have_names(num_outputs: int, names: list[str]) -> None:
+    assert kept.output_names(num_outputs) == names

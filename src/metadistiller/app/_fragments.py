@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..outcomes import output_names
 from ..outcomes.policy import Policy, Simulated
 from ._shown import Answer, Output, Shown
 
@@ -41,10 +42,6 @@ def _render(fragment: str, **given: Any) -> str:
 def colour(place: int, num_outputs: int) -> str:
     """Of an output, from 0, wherever it is shown."""
     return FINAL_COLOUR if place == num_outputs - 1 else EXIT_COLOURS[place % len(EXIT_COLOURS)]
-
-
-def names(num_outputs: int) -> list[str]:
-    return [*(f"exit {k}" for k in range(1, num_outputs)), "final"]
 
 
 def head(runs: Sequence[Shown]) -> str:
@@ -161,7 +158,7 @@ def thresholds(runs: Sequence[Shown], policies: Sequence[Policy]) -> str:
                 "chart": _chart(run.points, (found.macs / whole, found.accuracy), final),
                 "shares": [
                     (name, left / count, colour(place, num_outputs))
-                    for place, (name, left) in enumerate(zip(names(num_outputs), found.left, strict=True))
+                    for place, (name, left) in enumerate(zip(output_names(num_outputs), found.left, strict=True))
                 ],
                 "some": run.outcomes.total if run.outcomes.total > count else None,
             }

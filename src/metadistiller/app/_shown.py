@@ -23,7 +23,6 @@ from ..records import RunFolder, read_json
 
 DEFAULT_THRESHOLD = 0.9
 NUM_EXAMPLES = 12
-FINAL = "final"
 Found = TypeVar("Found")
 _POINTS = 51  # thresholds of a curve, from 0 to 1
 
@@ -199,8 +198,7 @@ class Shown:
             for each, temperature in zip(logits, self.temperatures, strict=True)
         ]
         taught = [*targets, *[None] * (len(shares) - len(targets))]
-        names = [*(f"exit {k}" for k in range(1, len(shares))), FINAL]
-        return Answer(png_text(pixels), label, tuple(map(Output, names, shares, taught)))
+        return Answer(png_text(pixels), label, tuple(map(Output, outcomes.output_names(len(shares)), shares, taught)))
 
     def _seen(self, pixels: Tensor) -> Tensor:
         data = self._restored.dataset

@@ -18,6 +18,7 @@ from ..budget import no_limit
 from ..data import Dataset, LabelledImages, evaluation_images
 from ..errors import ConfigError, TrainingError
 from ..methods import Method
+from ..outcomes import output_names
 from ..ranks import ALONE, Ranks
 from .machine import Machine
 from .means import AGAINST_DIVERGENCE
@@ -67,7 +68,7 @@ class Evaluation:
 
     @property
     def names(self) -> list[str]:
-        return [*(f"exit {k}" for k in range(1, len(self.top1) - 1)), "final", "ensemble"]
+        return [*output_names(len(self.top1) - 1), "ensemble"]
 
     def as_dict(self, classes: tuple[str, ...]) -> dict[str, Any]:
         outputs = [

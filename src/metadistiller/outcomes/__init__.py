@@ -1,6 +1,7 @@
 """What every output of a finished run says of its test images, and what follows from it; numpy alone, no torch.
 
-__init__.py     the logits of all outputs, the labels, and what each output costs: outcomes.safetensors of a run folder
+__init__.py     the logits of all outputs, the labels, and what each output costs: outcomes.safetensors of a run folder;
+                what outputs are called
 calibration.py  whether a probability is what it says: reliability, temperature scaling
 policy.py       which exit answers which image: thresholds, what they save and what they lose
 choosing.py     thresholds for a target
@@ -90,6 +91,11 @@ class Outcomes:
             trunk_macs=self.trunk_macs,
             exit_macs=self.exit_macs,
         )
+
+
+def output_names(num_outputs: int) -> list[str]:
+    """What S_1..S_K are called wherever a person reads of them: "exit 1" and so on, and "final"."""
+    return [*(f"exit {k}" for k in range(1, num_outputs)), "final"]
 
 
 def kept_places(total: int, *, num_outputs: int, num_classes: int) -> Integers:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..records import read_json, write_json
+from . import output_names
 from .policy import number
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -40,6 +41,11 @@ class Mistake:
     label_share: float
     final: Answer
     exits: tuple[Answer, ...]
+
+    @property
+    def named_exits(self) -> list[tuple[str, Answer]]:
+        """`exits`, each with its name."""
+        return list(zip(output_names(len(self.exits) + 1)[:-1], self.exits, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from metadistiller.outcomes import output_names
 from metadistiller.records import RunFolder, read_json
 
 from ._markdown import code, table
@@ -94,13 +95,14 @@ def _accuracies(folder: RunFolder) -> dict[str, float]:
     """Percent on the test set by output, of the newest epoch that was evaluated; empty where none was."""
     if folder.finished:
         result = read_json(folder.result)
-        exits = {f"exit {k}": float(percent) for k, percent in enumerate(result["exits"], start=1)}
-        return {**exits, "final": float(result["final"]), "ensemble": float(result["ensemble"])}
-    rows = [row for row in folder.read_rows() if row.get("final")]
-    names = {key: key.replace("_", " ") for key in (rows[-1] if rows else {}) if re.fullmatch(r"exit_\d+", key)}
-    return {
-        name: float(rows[-1][key]) for key, name in {**names, "final": "final", "ensemble": "ensemble"}.items() if rows
-    }
+        percents = [*result["exits"], result["final"], result["ensemble"]]
+    else:
+        rows = [row for row in folder.read_rows() if row.get("final")]
+        if not rows:
+            return {}
+        exits = [key for key in rows[-1] if re.fullmatch(r"exit_\d+", key)]
+        percents = [rows[-1][key] for key in (*exits, "final", "ensemble")]
+    return dict(zip([*output_names(len(percents) - 1), "ensemble"], map(float, percents), strict=True))
 
 
 def _head(model: str, data: str, method: str, accuracies: Mapping[str, float], shipped: Shipped) -> str:

@@ -52,9 +52,9 @@ def tradeoff(exits: Exits, *, measured: Point | None, title: str, note: str) -> 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         _curve(axes, exits, factor, EXIT_COLOURS[0], "solid", "one threshold for all exits")
-        for k, point in enumerate(exits.singles, start=1):
+        for k, (name, point) in enumerate(exits.named_singles, start=1):
             axes.plot(
-                point.macs / factor, point.accuracy, "D", color=exit_colour(k), markersize=6, label=f"exit {k} alone"
+                point.macs / factor, point.accuracy, "D", color=exit_colour(k), markersize=6, label=f"{name} alone"
             )
         _plain(axes, exits, factor, FINAL_COLOUR, "plain network")
         if measured:
@@ -65,7 +65,7 @@ def tradeoff(exits: Exits, *, measured: Point | None, title: str, note: str) -> 
         axes.set_xlim(left=0)
         figure.legend(loc="outside upper left", ncols=2)
 
-    told = [f"exit {k} alone {_said(point, factor, letter)}" for k, point in enumerate(exits.singles, start=1)]
+    told = [f"{name} alone {_said(point, factor, letter)}" for name, point in exits.named_singles]
     told.append(f"the plain network {_said(exits.plain, factor, letter)}")
     if measured:
         told.append(f"calibrated {_said(measured, factor, letter)}")

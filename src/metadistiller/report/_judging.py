@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metadistiller.outcomes import Floats, Integers, Outcomes, halves
+from metadistiller.outcomes import Floats, Integers, Outcomes, halves, output_names
 from metadistiller.outcomes.calibration import Reliability, log_probabilities, nll, reliability, two_fold
 from metadistiller.outcomes.policy import curve, fit_temperatures
 
@@ -78,6 +78,11 @@ class Exits:
     singles: tuple[Point, ...]
     common: tuple[Point, ...]
 
+    @property
+    def named_singles(self) -> list[tuple[str, Point]]:
+        """`singles`, each with the name of its exit."""
+        return list(zip(output_names(len(self.singles) + 1)[:-1], self.singles, strict=True))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
@@ -102,16 +107,15 @@ class Judged:
 
 
 def judge(outcomes: Outcomes) -> Judged:
-    names = [f"exit {k}" for k in range(1, outcomes.num_outputs)]
+    names = output_names(outcomes.num_outputs)
     return Judged(
         count=len(outcomes.labels),
         total=outcomes.total,
         outputs=tuple(
-            _calibration(name, logits, outcomes.labels)
-            for name, logits in zip([*names, "final"], outcomes.logits, strict=True)
+            _calibration(name, logits, outcomes.labels) for name, logits in zip(names, outcomes.logits, strict=True)
         ),
         macs=outcomes.trunk_macs[-1],
-        exits=_exits(outcomes) if names else None,
+        exits=_exits(outcomes) if len(names) > 1 else None,
     )
 
 

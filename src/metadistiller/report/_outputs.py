@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from metadistiller.outcomes import chosen
+from metadistiller.outcomes import chosen, output_names
 
 from ._diagrams import reliability, tradeoff
 from ._judging import Calibration, Exits, Point, Quality, scale
@@ -108,7 +108,7 @@ def _tradeoff_rows(exits: Exits) -> list[list[str]]:
         ]
 
     thresholds = [row(f"threshold {each.threshold:g}", each) for each in exits.common if each.threshold in TABLED]
-    singles = [row(f"exit {k} alone", point) for k, point in enumerate(exits.singles, start=1)]
+    singles = [row(f"{name} alone", point) for name, point in exits.named_singles]
     return [row("plain network", exits.plain), *thresholds, *singles]
 
 
@@ -131,16 +131,13 @@ def _calibrated(found: chosen.EarlyExit) -> dict[str, Any]:
                 *(times.get(batch, "–") for batch in batches),
             ]
         )
-    thresholds = [
-        (f"exit {k}", "not used" if threshold is None else f"{threshold:.3f}", f"{temperature:.2f}")
-        for k, (threshold, temperature) in enumerate(
-            zip(found.policy.thresholds, found.policy.temperatures, strict=False), start=1
-        )
-    ]
+    names = output_names(len(found.policy.temperatures))
+    thresholds = ["not used" if each is None else f"{each:.3f}" for each in found.policy.thresholds]
+    temperatures = [f"{each:.2f}" for each in found.policy.temperatures]
     return {
         "target": str(found.target),
         "held_out": printable(found.held_out.told),
-        "thresholds": [*thresholds, ("final", "–", f"{found.policy.temperatures[-1]:.2f}")],
+        "thresholds": list(zip(names, [*thresholds, "–"], temperatures, strict=True)),
         "batches": batches,
         "rows": rows,
         "machine": [(printable(str(key)), told(value)) for key, value in (found.machine or {}).items()],

@@ -136,8 +136,8 @@ def _evaluation(values: Any) -> Evaluation:
 
 def _check_agreement(folder: RunFolder, result: Result, evaluation: Evaluation) -> None:
     counted = {output.name: 100 * output.top1 / evaluation.count for output in evaluation.outputs}
-    told = {f"exit {k}": percent for k, percent in enumerate(result.exits, start=1)}
-    for name, percent in {**told, "final": result.final, "ensemble": result.ensemble}.items():
+    names = [*outcomes.output_names(len(result.exits) + 1), "ensemble"]
+    for name, percent in zip(names, (*result.exits, result.final, result.ensemble), strict=True):
         if abs(counted.get(name, math.inf) - percent) > 0.01:
             raise CheckpointError(
                 f"{folder.result} gives {percent} % for {name!r}, {folder.evaluation.name} has "

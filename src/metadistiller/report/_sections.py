@@ -165,8 +165,8 @@ def mistakes(run: Run) -> dict[str, Any]:
                 "confidence": f"{each.final.confidence:.3f}",
                 "label_share": f"{each.label_share:.3f}",
                 "exits": [
-                    (f"exit {k}", classes[said.answer], f"{said.confidence:.2f}", said.answer == each.label)
-                    for k, said in enumerate(each.exits, start=1)
+                    (name, classes[said.answer], f"{said.confidence:.2f}", said.answer == each.label)
+                    for name, said in each.named_exits
                 ],
                 "alt": _described(each, classes),
                 "index": each.index,
@@ -180,7 +180,7 @@ def _described(mistake: Mistake, classes: Sequence[str]) -> str:
     def said(name: str, answer: Answer) -> str:
         return f"{name} says {classes[answer.answer]} ({answer.confidence:.2f})"
 
-    exits = [said(f"exit {k}", answer) for k, answer in enumerate(mistake.exits, start=1)]
+    exits = [said(name, answer) for name, answer in mistake.named_exits]
     return (
         f"Test image {mistake.index} of the class {classes[mistake.label]}: "
         f"{', '.join([said('the final output', mistake.final), *exits])}."
