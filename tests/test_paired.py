@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import pytest
 
-from metadistiller.paired import mean_and_deviation, paired_difference, t_quantile
+from metadistiller.paired import Difference, mean_and_deviation, paired_difference, t_quantile, told_mean
 
 PROBABILITIES = (0.5, 0.6, 0.75, 0.9, 0.975, 0.995)
 
@@ -73,6 +73,16 @@ def test_mean_and_deviation_by_hand() -> None:
 def test_a_large_common_part_costs_no_digits() -> None:
     _, deviation = mean_and_deviation([1e9 + value for value in (0.0, 0.25, 0.5)])
     assert deviation == 0.25
+
+
+# In words
+
+
+def test_means_and_differences_are_told_with_what_they_stand_on() -> None:
+    assert told_mean(79.054, 0.206) == "79.05 ± 0.21"
+    assert told_mean(79.054, None, ".3f") == "79.054"
+    assert Difference(1.021, (0.41, -0.006)).told() == "+1.02 (+0.41 to -0.01)"
+    assert Difference(-1.0, None).told("3 pairs", "batch_size=64") == "-1.00 (one seed; 3 pairs; batch_size=64)"
 
 
 # The difference

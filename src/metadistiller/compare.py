@@ -14,7 +14,7 @@ from .config import Choice, Config
 from .engine.machine import resolve
 from .entering import left_out
 from .errors import CheckpointError, LedgerError, PageError, Paused, RunError
-from .paired import mean_and_deviation, paired_difference
+from .paired import Difference, mean_and_deviation, paired_difference, told_mean
 from .records import RunFolder, compared_run, read_json, write_json, write_text
 
 BASELINE = "plain"
@@ -172,15 +172,11 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """A row as text, under HEADINGS."""
 
     def spread(key: str) -> str:
-        if row[f"{key}_mean"] is None:
-            return "–"
-        deviation = row[f"{key}_std"]
-        return f"{row[f'{key}_mean']:.2f}" + (f" ± {deviation:.2f}" if deviation is not None else "")
+        mean, deviation = row[f"{key}_mean"], row[f"{key}_std"]
+        return "–" if mean is None else told_mean(mean, deviation)
 
-    delta = "–"
-    if row["delta_to_plain"] is not None:
-        delta = f"{row['delta_to_plain']:+.2f}"
-        delta += " ({:+.2f} to {:+.2f})".format(*row["ci95"]) if row["ci95"] else " (one seed)"
+    mean, interval = row["delta_to_plain"], row["ci95"]
+    delta = "–" if mean is None else Difference(mean, interval).told()
     whole = [f"{row[key]:.0f}" if row[key] is not None else "–" for key in ("seconds_mean", "peak_memory_mb_mean")]
     return row["method"], str(row["n"]), spread("final"), spread("ensemble"), delta, *whole
 

@@ -17,6 +17,11 @@ class Difference:
     mean: float
     interval: tuple[float, float] | None
 
+    def told(self, *further: str) -> str:
+        """'+1.02 (+0.41 to +1.63; 3 pairs)': with the interval, and what else stands in the parentheses."""
+        interval = "one seed" if self.interval is None else "{:+.2f} to {:+.2f}".format(*self.interval)
+        return f"{self.mean:+.2f} ({'; '.join([interval, *further])})"
+
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation (n - 1); the deviation of a single value is None."""
@@ -25,6 +30,11 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
         return mean, None
     squares = math.fsum((value - mean) ** 2 for value in values)
     return mean, math.sqrt(squares / (len(values) - 1))
+
+
+def told_mean(mean: float, deviation: float | None, form: str = ".2f") -> str:
+    """'79.05 ± 0.21'; the mean of a single value stands alone."""
+    return f"{mean:{form}}" + ("" if deviation is None else f" ± {deviation:{form}}")
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:

@@ -10,7 +10,7 @@ from metadistiller.paired import Difference, paired_difference
 from metadistiller.paper import Output
 
 from ._markdown import text
-from ._tables import interval, spread
+from ._tables import spread
 
 
 @dataclass(frozen=True)
@@ -158,4 +158,4 @@ def gain(ours: Group | None, theirs: Group | None, output: Output, *, marked: bo
         return ""
     value, count = found
     pairs = [] if value.interval is None else [str(count)]
-    return f"{value.mean:+.2f} ({'; '.join([interval(value), *pairs, *(marks(ours) if marked else [])])})"
+    return value.told(*pairs, *(marks(ours) if marked else []))

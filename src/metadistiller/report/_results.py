@@ -12,7 +12,7 @@ from ._comparisons import mean
 from ._cost import machine
 from ._groups import difference
 from ._markdown import code, table, text
-from ._tables import duration, interval, spread
+from ._tables import duration, spread
 
 BASELINES = ("plain", "dsn")
 
@@ -49,7 +49,7 @@ def _delta(setting: Setting, row: Row, baseline: str) -> str:
         return "–"
     value, count = found
     short = count < len(row.runs.counted) and value.interval is not None
-    return f"{value.mean:+.2f} ({interval(value)}{f'; {count} pairs' if short else ''})"
+    return value.told(*([f"{count} pairs"] if short else []))
 
 
 def _made(setting: Setting) -> str:

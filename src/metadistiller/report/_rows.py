@@ -9,7 +9,7 @@ from metadistiller.paired import mean_and_deviation, paired_difference
 from ._charts import Chart, Line, lines, row_style, short
 from ._diagrams import NAME_LENGTH
 from ._run import Run, Series
-from ._tables import interval, told
+from ._tables import told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,7 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return "–"
-    found = paired_difference([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-    return f"{found.mean:+.2f} ({interval(found)})"
+    return paired_difference([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]).told()
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from metadistiller.paired import Difference, mean_and_deviation
+from metadistiller.paired import mean_and_deviation, told_mean
 
 from ._judging import scale
 from ._reading import printable
@@ -18,15 +18,7 @@ Z_95 = 1.959963984540054  # the standard normal has 95 % of its mass within +- Z
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
     """'79.05 ± 0.21': mean and sample deviation; a single value stands alone."""
-    if not values:
-        return "–"
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:{form}}" + ("" if deviation is None else f" ± {deviation:{form}}")
-
-
-def interval(found: Difference) -> str:
-    """'+0.41 to +1.63': the 95 % interval of a mean over seeds."""
-    return "one seed" if found.interval is None else "{:+.2f} to {:+.2f}".format(*found.interval)
+    return told_mean(*mean_and_deviation(values), form) if values else "–"
 
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
