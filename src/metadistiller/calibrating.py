@@ -74,8 +74,8 @@ def calibrate(
         method = folder.read_config().get("method") or {}
         name = method.get("name") if isinstance(method, dict) else None
         raise ConfigError(
-            f"{run} was trained by {name}, which has no early exits; train with metadistiller, dsn or "
-            "self_distillation for a network that answers early"
+            f"{run} was trained by {name}, which has no early exits; train with a method that has them, such "
+            "as metadistiller or dsn"
         )
     target = _target(max_loss, mean_macs, said)
     choosing = held_out(said.labels, share)

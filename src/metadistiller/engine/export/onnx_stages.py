@@ -63,7 +63,7 @@ def _write(method: Method, path: Path, header: Mapping[str, Any]) -> None:
     if student is None:
         raise ConfigError(
             "this run's method has no early exits, so there are no stages at which an image could leave; take "
-            "--format onnx, or train with metadistiller, self_distillation or dsn"
+            "--format onnx, or train with a method that has them, such as metadistiller or dsn"
         )
     height, width = header["size"]
     number = student.backbone.num_stages
