@@ -20,7 +20,7 @@ from metadistiller.building import written_out
 from metadistiller.cli import main
 from metadistiller.config import Config
 from metadistiller.engine.machine import resolve
-from metadistiller.errors import ConfigError, Paused
+from metadistiller.errors import CheckpointError, ConfigError, Paused
 from metadistiller.records import RunFolder
 from metadistiller.signals import ASKING, Signals
 
@@ -172,10 +172,8 @@ def test_a_signal_while_torch_is_imported(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("whole_group", [True, False])
-def test_a_comparison_hands_the_request_on_and_goes_on_later(whole_group: bool, tmp_path: Path) -> None:
-    """Ctrl-C at a terminal is for the whole group of processes, a scheduler's SIGTERM for the first of them."""
-    out = tmp_path / "all"
+def begun_comparison(out: Path, **how: Any) -> "tuple[subprocess.Popen[str], RunFolder]":
+    """A comparison of one long run that has begun to train, and the run's folder."""
     words = ["compare", *TINY[:-1], "--epochs=2000", "--evaluate_every=2000", "--methods=plain", "--seeds=1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "metadistiller", *words, f"--out={out}"],
@@ -183,11 +181,21 @@ def test_a_comparison_hands_the_request_on_and_goes_on_later(whole_group: bool, 
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **how,
     )
     run = RunFolder(out / "plain" / "s0")
     wait_for(run.results.exists, process)
+    return process, run
+
+
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_a_comparison_hands_the_request_on_and_goes_on_later(whole_group: bool, tmp_path: Path) -> None:
+    """Ctrl-C at a terminal is for the whole group of processes, a scheduler's SIGTERM for the first of them."""
+    process, run = begun_comparison(
+        tmp_path / "all",
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     if whole_group:
         os.killpg(process.pid, signal.SIGINT)
     else:
@@ -202,6 +210,49 @@ def test_a_comparison_hands_the_request_on_and_goes_on_later(whole_group: bool, 
     # Nobody trains there any more.
     with run.locked():
         assert not run.finished
+
+
+def test_a_comparison_that_is_killed_leaves_no_run_training(tmp_path: Path) -> None:
+    process, run = begun_comparison(tmp_path / "all", start_new_session=True)
+    try:
+        process.kill()
+        process.communicate()
+        deadline = time.monotonic() + 30
+        while is_trained(run):
+            assert time.monotonic() < deadline, "still training"
+            time.sleep(0.1)
+    finally:
+        # Whoever is left of the session.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    paused = list(run.read_events())[-1]
+    assert (paused["event"], run.finished) == ("pause", False)
+    assert main(["resume", str(run), "--quiet", "--budget=0.1s"]) == 3
+    resumed = [event for event in run.read_events() if event["event"] == "resume"]
+    assert [(event["epoch"], event["step"]) for event in resumed] == [(paused["epoch"], paused["step"])]
+
+
+def is_trained(run: RunFolder) -> bool:
+    """Whether somebody trains there now."""
+    try:
+        with run.locked():
+            return False
+    except CheckpointError:
+        return True
+
+
+def test_a_run_that_nobody_holds_needs_no_standard_input(tmp_path: Path) -> None:
+    words = ["train", *TINY, "--epochs=1", f"--out={tmp_path / 'run'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "metadistiller", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert RunFolder(tmp_path / "run").finished
 
 
 def test_a_run_apart_is_asked_once(tiny_config: Config, tmp_path: Path) -> None:

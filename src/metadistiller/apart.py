@@ -1,9 +1,11 @@
 """A run in a process of its own, so that its time and memory are its own."""
 
+import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import yaml
 
@@ -11,6 +13,7 @@ from .budget import Budget, no_limit
 from .config import MACHINE, Config
 from .errors import ConfigError, Paused, RunError
 from .records import RunFolder, write_text
+from .signals import WITH_PARENT
 
 NO_LIMIT = Budget(None)
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -31,7 +34,7 @@ def check_same(folder: RunFolder, config: Config) -> None:
 def train_apart(
     folder: RunFolder, config: Config, *, budget: Budget = NO_LIMIT, interrupted: Callable[[], bool] = no_limit
 ) -> None:
-    """Train into a folder, or go on there, to the end.
+    """Train into a folder, or go on there, to the end. Where this process is killed, the other one saves and stops.
 
     Args:
         config: resolved, as the run is to have it; read only where the folder is new.
@@ -52,7 +55,17 @@ def train_apart(
         # The process asks its own clock between steps; a limit of nothing would not even be a time.
         words += ["--budget", f"{max(budget.left, 0.1):.1f}s"]
     # What is asked of this process is handed on as SIGTERM, for a terminal's Ctrl-C has reached that one already.
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        _held() as held,
+        subprocess.Popen(
+            words,
+            stdin=held,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, WITH_PARENT: "1"},
+        ) as process,
+    ):
         try:
             said = _wait(process, interrupted)
         except BaseException:
@@ -66,6 +79,17 @@ def train_apart(
     if process.returncode == Paused.exit_code:
         raise Paused(last)
     raise RunError(f"{shlex.join(words[2:])} ended with {process.returncode}: {last}")
+
+
+@contextmanager
+def _held() -> Iterator[int]:
+    """The end of a pipe to read from. No other process has the other end, so that closes when this one is killed."""
+    reading, writing = os.pipe()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def _wait(process: "subprocess.Popen[str]", interrupted: Callable[[], bool]) -> str:

@@ -1,5 +1,6 @@
-"""Signals that ask a command to save and stop: SIGTERM and SIGUSR1 of a scheduler, SIGINT of Ctrl-C."""
+"""What asks a command to save and stop: SIGTERM and SIGUSR1 of a scheduler, SIGINT of Ctrl-C, its parent's end."""
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -8,6 +9,24 @@ from typing import Any
 from .errors import Paused
 
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# Set for a process whose standard input is a pipe that its parent alone has the other end of.
+WITH_PARENT = "METADISTILLER_STOPS_WITH_PARENT"
+
+
+def stop_with_parent() -> None:
+    """Have this process get SIGTERM when its parent ends, where that is a command of ours that said so (WITH_PARENT).
+
+    SIGKILL lets no parent say anything, but closes the pipe, on every operating system.
+    """
+    # What this process starts itself has another parent.
+    if os.environ.pop(WITH_PARENT, None) is not None:
+        threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    # Nothing is ever written into it: what is read is the end.
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Signals:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import launch
 from ..errors import ConfigError, Paused
 from ..records import RunFolder
-from ..signals import Signals
+from ..signals import Signals, stop_with_parent
 from ..timing import profile_of
 from ._words import (
     BUDGET,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 def train(words: list[str]) -> None:
     """Train a network and write a run folder: metadistiller train [RECIPE] [--OPTION VALUE ...]"""
     with Signals() as signals:
+        stop_with_parent()
         from ..settings import parse as settings_of
 
         settings = settings_of(words, command="metadistiller train", add_extras=_add_train)
@@ -82,6 +83,7 @@ def resume(words: list[str]) -> None:
     given = parse(parser, words)
     budget = budget_of(given.budget)
     with Signals() as signals:
+        stop_with_parent()
         from .. import assemble
         from ..engine.machine import keep_freed_memory
 
