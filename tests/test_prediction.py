@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("name", "options"), [("folder", {"size": 32}), ("imagenet", IMAGENET)])
-def test_a_file_gets_exactly_what_evaluation_s_pixels_get(
+def test_a_file_gets_what_evaluation_s_pixels_get(
     name: str, options: dict[str, object], root: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
     data = Choice(name=name, options={"root": str(root), **options})
@@ -53,12 +53,14 @@ def test_a_file_gets_exactly_what_evaluation_s_pixels_get(
     final = exits[-1]
     said = metadistiller.predict(run, root / "val", threshold=0.5, top=2)
     shipped = metadistiller.predict(run / "model.safetensors", root / "val")
-    assert [answer.probability for answer in said.answers] == final.max(1).values.tolist()
+    # To rounding, which for products of so small matrices depends on where in memory they lie.
+    probabilities = pytest.approx(final.max(1).values.tolist(), rel=1e-6)
+    assert [answer.probability for answer in said.answers] == probabilities
+    assert [answer.probability for answer in shipped.answers] == probabilities
     assert [answer.name for answer in said.answers] == [found.dataset.classes[i] for i in final.argmax(1).tolist()]
-    assert [(a.name, a.probability) for a in shipped.answers] == [(a.name, a.probability) for a in said.answers]
+    assert [answer.name for answer in shipped.answers] == [answer.name for answer in said.answers]
     # Of two classes the first exit always has one of at least a half.
     assert {answer.exit for answer in said.answers} == {"exit 1"}
-    # To rounding, which for products of so small matrices depends on where in memory they lie.
     certain = exits[0].max(1).values.tolist()
     assert [answer.exit_probability for answer in said.answers] == pytest.approx(certain, rel=1e-6)
     assert {answer.exit for answer in shipped.answers} == {"final"}
