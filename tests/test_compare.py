@@ -2,14 +2,14 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from metadistiller import cli, compare, ledger
-from metadistiller.config import Choice, Config, Teacher
+from metadistiller.config import OF_A_ROW, Choice, Config, Teacher
 from metadistiller.errors import CheckpointError, ConfigError, LedgerError, PageError, RunError
 from metadistiller.paired import t_quantile
 from metadistiller.records import RunFolder
@@ -180,6 +180,22 @@ def test_a_run_s_own_settings_can_be_compared(tiny_config: Config, tmp_path: Pat
         config = cli.training._with_method(["--config", str(path)], label, lambda parser: None)
         assert (config.method.name, config.epochs, config.batch_size) == (label.partition(":")[0], 3, 16)
     assert config.method.options["generator_lr"] == 0.001
+
+
+def test_a_row_may_say_what_it_learns_from() -> None:
+    """After what is said of all rows, and of this one alone."""
+    words = [*WORDS, "--label_smoothing", "0.05", "--heldout_share=0.25"]
+    label = "dsn:label_smoothing=0.2:exit_weight=0.5:augment.mixup=0.3:sampling=balanced"
+    row, other = (cli.training._with_method(words, name, lambda parser: None) for name in (label, "dsn"))
+    assert row.method.options["exit_weight"] == 0.5
+    assert (row.label_smoothing, row.augment.mixup, row.sampling, row.heldout_share) == (0.2, 0.3, "balanced", 0.25)
+    assert (other.label_smoothing, other.augment.mixup, other.sampling) == (0.05, 0.0, "uniform")
+    with pytest.raises(ConfigError, match="label_smoothing is 2"):
+        cli.training._with_method(words, "plain:label_smoothing=2", lambda parser: None)
+
+
+def test_every_setting_of_a_row_is_a_setting() -> None:
+    assert set(OF_A_ROW) <= {field.name for field in fields(Config)}
 
 
 @pytest.mark.parametrize(

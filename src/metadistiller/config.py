@@ -175,6 +175,11 @@ class Augmentation:
         require(0 <= self.cutmix < math.inf, "augment.cutmix", self.cutmix, "take 0 or more, such as 1")
 
 
+# Settings of what is learned from, images and labels, in which the rows of a comparison may differ, as they do in their
+# methods' options; by name or by family.
+OF_A_ROW = ("augment", "label_smoothing", "class_weights", "sampling", "heldout_share")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One training run.

@@ -57,6 +57,8 @@ def colliding() -> list[Record]:
         run("plain", 0, 73.0, overrides={"model.new": None}),
         run("plain", 0, 74.0, overrides={"batch_size": 16}),
         run("plain", 0, 75.0, overrides={"batch_size": "16"}),
+        run("dsn", 0, 76.0, overrides={"method.y": 1, "label_smoothing": 0.1}),
+        run("dsn", 0, 77.0, overrides={"method.y": 1, "label_smoothing": "0.1"}),
     ]
 
 
@@ -87,13 +89,14 @@ def test_rows_that_are_called_the_same_are_told_apart_by_what_is_not() -> None:
     (found,) = ([each.label for each in setting.rows] for setting in settings(colliding()) if len(setting.rows) > 2)
     assert found == [
         *("plain", "dsn", "dsn:new=null", "dsn:x=1", "dsn:x=1.0"),
+        *("dsn:label_smoothing=0.1:y=1", "dsn:label_smoothing=0.1:y=1 (2)"),
         "kd (teacher resnet18 (width=16), 200 epochs)",
         "kd (teacher resnet18 (width=32), 200 epochs)",
         "kd (teacher resnet18, 200 epochs)",
         *("kd (teacher resnet34, 200 epochs)", "kd (teacher resnet34, 60 epochs)"),
         *("dml (beside resnet18 (width=32))", "dml (beside resnet18)"),
     ]
-    for final, label in ((60.0, found[7]), (62.0, found[6]), (66.0, found[10])):
+    for final, label in ((60.0, found[9]), (62.0, found[8]), (66.0, found[12])):
         assert row(page, "Comparisons", label, "1")[1] == f"{final:.2f}"
     # Against the one plain training of the setting and the one dsn.
     assert row(page, "Comparisons", "dsn:new=null", "2")[3:5] == ["+2.00 (one seed)", "+1.00 (one seed)"]
@@ -168,6 +171,34 @@ def flat(name: str) -> dict[str, Any]:
     return {f"{key}.{inner}": item for key in ("optim", "augment") for inner, item in values[key].items()} | {
         "batch_size": values["batch_size"]
     }
+
+
+def smoothed(method: str, seed: int, final: float, smoothing: float | None = 0.1) -> Record:
+    return run(method, seed, final, overrides={} if smoothing is None else {"label_smoothing": smoothing})
+
+
+def test_what_rows_learn_from_is_of_the_row_where_they_differ() -> None:
+    records = [
+        *(smoothed("plain", seed, 50.0 + seed, None) for seed in (0, 1)),
+        *(smoothed("plain", seed, 52.0 + 2 * seed) for seed in (0, 1)),
+        run("dsn", 0, 60.0, overrides={"label_smoothing": 0.1, "augment.mixup": 0.2}),
+        run("metadistiller", 0, 61.0, overrides={"heldout_share": 0.1}),
+    ]
+    heading = "digits (train_per_class=10), resnet10 (width=16), 200 epochs"
+    labels = ["plain", "plain:label_smoothing=0.1", "dsn:augment.mixup=0.2:label_smoothing=0.1"]
+    labels.append("metadistiller:heldout_share=0.1")
+    (found,) = settings(records)
+    assert (found.heading, [each.label for each in found.rows]) == (heading, labels)
+    # 2 and 3: mean 2.5, deviation 0.7071, times 12.706 / sqrt 2 is 6.353.
+    assert row(render(records), "Comparisons", labels[1], "2")[3] == "+2.50 (-3.85 to +8.85; 2)"
+
+
+def test_what_all_rows_learn_from_is_the_setting_s() -> None:
+    records = [smoothed(method, 0, 50.0 + place) for place, method in enumerate(("plain", "dsn"))]
+    (found,) = settings(records)
+    assert found.heading.endswith("200 epochs, label_smoothing=0.1")
+    assert [each.label for each in found.rows] == ["plain", "dsn"]
+    assert row(render(records), "Comparisons", "dsn", "1")[3] == "+1.00 (one seed)"
 
 
 @pytest.mark.parametrize("name", ["digits", "folder", "cifar100_resnet50_metadistiller", "cifar100_resnet18_kd"])

@@ -132,7 +132,8 @@ def _compare(words: list[str], signals: Signals) -> None:
             "--methods",
             type=str,
             default="plain,dsn,self_distillation,metadistiller",
-            help="comma-separated; METHOD:OPTION=VALUE sets an option and makes a row of its own",
+            help="comma-separated; METHOD:OPTION=VALUE makes a row of its own, with an option of the method or of "
+            "label_smoothing, class_weights, sampling, heldout_share, augment.NAME",
         )
         parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 of each method; >= 1")
         parser.add_argument("--out", type=str, default=None, help="the folder of all runs; may hold some already")
@@ -218,14 +219,18 @@ def _refuse(words: Sequence[str], option: str, why: str) -> None:
 
 
 def _with_method(words: Sequence[str], label: str, add: "Callable[[ArgumentParser], None]") -> "Config":
-    """The words' Config with the row's method in place of theirs."""
+    """The words' Config with the row's method in place of theirs, and what else the row says."""
+    from ..config import OF_A_ROW
     from ..settings import parse as settings_of
 
     name, *options = label.split(":")
     for option in options:
         if "=" not in option:
             raise ConfigError(f"--methods: {option!r} in {label!r} is not OPTION=VALUE")
-    row = [f"--method={name}", *(f"--method.{option}" for option in options)]
+    row = [f"--method={name}"]
+    for option in options:
+        of_run = option.partition("=")[0].partition(".")[0] in OF_A_ROW
+        row.append(f"--{option}" if of_run else f"--method.{option}")
     return settings_of(words, command="metadistiller compare", add_extras=add, method=row).config
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from metadistiller import paper
+from metadistiller.config import OF_A_ROW
 from metadistiller.ledger import Hardware, Record
 from metadistiller.recipes.paper import NAMES
 
@@ -21,6 +22,7 @@ class Row:
 
     Attributes:
         label: METHOD or METHOD:OPTION=VALUE, as `metadistiller compare` takes it; no other row of the setting has it.
+            An option is the method's, or one of OF_A_ROW in which rows differ.
     """
 
     label: str
@@ -29,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs of the same data, network, epochs and whatever else is not the method's, the seed or the machine, whatever
+    """Runs of the same data, network, epochs and whatever else is not the row's, the seed or the machine, whatever
     recipes they were started from.
 
     Attributes:
@@ -91,15 +93,35 @@ def _setting(heading: str, runs: Sequence[tuple[Effective, Record]]) -> Setting:
     found: dict[str, list[tuple[Effective, Record]]] = {}
     for whole, record in runs:
         trained = record.teacher and [record.teacher.network, record.teacher.epochs]
-        found.setdefault(key([record.method, whole.method, whole.teacher, trained]), []).append((whole, record))
+        found.setdefault(key([record.method, whole.method, whole.row, whole.teacher, trained]), []).append(
+            (whole, record)
+        )
     made = [found[which] for which in sorted(found)]
-    labels = _apart([_labels(*min(same, key=lambda run: told(asdict(run[0])))) for same in made])
+    shared = _shared(runs)
+    labels = _apart([_labels(*min(same, key=_simplest), shared) for same in made])
     groups = [
         Group(tuple(sorted((record for _, record in same), key=lambda record: (record.seed, record.date, record.id))))
         for same in made
     ]
     recipes = tuple(sorted({base(record) for _, record in runs}))
     return Setting(heading, recipes, tuple(sorted(map(Row, labels, groups), key=_place)))
+
+
+def _shared(runs: Sequence[tuple[Effective, Record]]) -> dict[str, Any]:
+    """Of the settings that rows may differ in, those that all runs have been given alike: they are the whole's."""
+    given = [family(record.overrides, *OF_A_ROW) for _, record in runs]
+    return {
+        name: value
+        for name, value in given[0].items()
+        if all(name in each and key(each[name]) == key(value) for each in given)
+    }
+
+
+def _simplest(run: tuple[Effective, Record]) -> tuple[int, str, str]:
+    """Which of the runs of a row names it: what one recipe says already another's runs must say themselves."""
+    whole, record = run
+    said = family(record.overrides, *OF_A_ROW)
+    return len(said), told(said), told(asdict(whole))
 
 
 def _place(row: Row) -> tuple[int, str, int, str]:
@@ -121,7 +143,7 @@ def chosen(records: Iterable[Record], *, recipe: str, epochs: int, overrides: Ma
     """
 
     def is_meant(record: Record) -> bool:
-        changed = others(record.overrides, "method", "teacher")
+        changed = others(record.overrides, "method", "teacher", *OF_A_ROW)
         return record.epochs == epochs and base(record) == recipe and key(changed) == key(dict(overrides))
 
     return next((setting for setting in settings(records) if any(map(is_meant, setting.records))), None)
@@ -156,11 +178,13 @@ def _apart(named: Sequence[Sequence[str]]) -> list[str]:
     return found
 
 
-def _labels(whole: Effective, record: Record) -> list[str]:
+def _labels(whole: Effective, record: Record, shared: Mapping[str, Any]) -> list[str]:
     """Options that are null are not named where that will do: those are such that a run is older than."""
 
     def label(nulls: bool, with_teacher: Callable[[], str]) -> str:
-        said = [f"{name}={told(value)}" for name, value in sorted(whole.method.items()) if nulls or value is not None]
+        of_row = family(record.overrides, *OF_A_ROW)
+        options = {**whole.method, **{name: value for name, value in of_row.items() if name not in shared}}
+        said = [f"{name}={told(value)}" for name, value in sorted(options.items()) if nulls or value is not None]
         return ":".join([record.method, *said]) + with_teacher()
 
     def trained() -> str:
@@ -185,7 +209,8 @@ def _headings(runs: Sequence[tuple[Effective, Record]]) -> list[str]:
     def heading(nulls: bool) -> str:
         parts = [record.data + _said(whole.data, nulls=nulls), record.network + _said(whole.model, nulls=nulls)]
         parts.append(f"{record.epochs} epochs")
-        return ", ".join([*parts, *(f"{name}={told(value)}" for name, value in sorted(_rest_of(record).items()))])
+        rest = _rest_of(record) | _shared(runs)
+        return ", ".join([*parts, *(f"{name}={told(value)}" for name, value in sorted(rest.items()))])
 
     return [heading(False), heading(True), f"{heading(True)}, else as {base(record)}"]
 
@@ -195,7 +220,7 @@ def _told_of(whole: Effective, record: Record) -> str:
 
 
 def _rest_of(record: Record) -> dict[str, Any]:
-    return others(record.overrides, "data", "model", "method", "teacher")
+    return others(record.overrides, "data", "model", "method", "teacher", *OF_A_ROW)
 
 
 def _said(options: Mapping[str, Any], *, nulls: bool) -> str:

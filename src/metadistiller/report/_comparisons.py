@@ -16,11 +16,11 @@ INTRO = """\
 Methods compared in runs that were not started from the tables' own recipes, or that are on other data, of another
 network or of another method than those; beside them the tables' own runs, where those were trained in the same way.
 No number of the paper stands here. A row is METHOD:OPTION=VALUE, with the options that are not the method's own
-defaults; n is the number of seeds, exits are means, shallow first, and final and ensemble have their sample standard
-deviation. − is the difference of the final output, percentage points, paired by seed, with its 95 % interval and the
-number of pairs. These are many intervals at once: of twenty, one misses 0 by chance where there is no difference at
-all. Time, memory and cost (×, against plain training) are means over the runs on the machine that is named first. A
-command is one that makes the runs."""
+defaults, and what else was set for this row and not for all; n is the number of seeds, exits are means, shallow
+first, and final and ensemble have their sample standard deviation. − is the difference of the final output,
+percentage points, paired by seed, with its 95 % interval and the number of pairs. These are many intervals at once:
+of twenty, one misses 0 by chance where there is no difference at all. Time, memory and cost (×, against plain
+training) are means over the runs on the machine that is named first. A command is one that makes the runs."""
 
 HEADINGS = (
     *("method", "n", "exits", "final", "ensemble", "− plain", "− dsn", "− self_distillation"),

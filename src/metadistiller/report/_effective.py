@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from metadistiller.config import Choice, Config
+from metadistiller.config import OF_A_ROW, Choice, Config
 from metadistiller.errors import UnknownName
 from metadistiller.ledger import Record, of_training
 from metadistiller.recipes import recipe
@@ -25,6 +25,7 @@ class Effective:
     Attributes:
         data, model, method: options.
         teacher: name and options; empty without one.
+        row: settings in which rows of a comparison may differ (OF_A_ROW).
         rest: everything else but the seed, the epochs, and where and how it was computed.
     """
 
@@ -32,6 +33,7 @@ class Effective:
     model: dict[str, Any]
     method: dict[str, Any]
     teacher: dict[str, Any]
+    row: dict[str, Any]
     rest: dict[str, Any]
 
 
@@ -41,13 +43,14 @@ def effective(record: Record) -> Effective:
     found: Config | None = None
     with suppress(UnknownName):
         found = recipe(record.recipe)
-    rest = {"recipe": record.recipe} if found is None else _rest(found)
+    rest = ({"recipe": record.recipe} if found is None else _rest(found)) | others(changed, *ROLES)
     return Effective(
         data=_options(found.data if found else None, record.data) | _changed(record, "data"),
         model=_options(found.model if found else None, record.network) | _changed(record, "model"),
         method=_options(found.method if found else None, record.method) | _changed(record, "method"),
         teacher=_teacher(found, record),
-        rest=rest | others(changed, *ROLES),
+        row=family(rest, *OF_A_ROW),
+        rest=others(rest, *OF_A_ROW),
     )
 
 
