@@ -10,6 +10,7 @@ import pytest
 from metadistiller.building import written_out
 from metadistiller.ledger import Record, TeacherRun
 from metadistiller.recipes import recipe
+from metadistiller.report import _effective
 from metadistiller.report._compared import Setting, settings
 from metadistiller.report._evidence import render
 
@@ -89,7 +90,7 @@ def test_rows_that_are_called_the_same_are_told_apart_by_what_is_not() -> None:
     (found,) = ([each.label for each in setting.rows] for setting in settings(colliding()) if len(setting.rows) > 2)
     assert found == [
         *("plain", "dsn", "dsn:new=null", "dsn:x=1", "dsn:x=1.0"),
-        *("dsn:label_smoothing=0.1:y=1", "dsn:label_smoothing=0.1:y=1 (2)"),
+        *("dsn:y=1:label_smoothing=0.1", "dsn:y=1:label_smoothing=0.1 (2)"),
         "kd (teacher resnet18 (width=16), 200 epochs)",
         "kd (teacher resnet18 (width=32), 200 epochs)",
         "kd (teacher resnet18, 200 epochs)",
@@ -199,6 +200,45 @@ def test_what_all_rows_learn_from_is_the_setting_s() -> None:
     assert found.heading.endswith("200 epochs, label_smoothing=0.1")
     assert [each.label for each in found.rows] == ["plain", "dsn"]
     assert row(render(records), "Comparisons", "dsn", "1")[3] == "+1.00 (one seed)"
+
+
+def minus(page: str, label: str, seeds: int = 1) -> list[str]:
+    """− plain and − dsn."""
+    return row(page, "Comparisons", label, str(seeds))[3:5]
+
+
+def test_a_row_is_compared_with_what_learned_from_the_same() -> None:
+    everywhere = [smoothed("plain", 0, 50.0), smoothed("dsn", 0, 51.0)]
+    assert minus(render(everywhere), "dsn") == ["+1.00 (one seed)", ""]
+    # Whatever else is entered.
+    more = [*everywhere, smoothed("plain", 0, 40.0, None), smoothed("metadistiller", 0, 44.0, None)]
+    assert minus(render(more), "dsn:label_smoothing=0.1") == ["+1.00 (one seed)", ""]
+    assert minus(render(more), "metadistiller")[0] == "+4.00 (one seed)"
+
+
+def test_a_row_that_alone_learned_from_something_is_compared_with_the_usual_one() -> None:
+    """Of `compare --label_smoothing 0.05 --methods plain,self_distillation,dsn:label_smoothing=0.2`."""
+    records = [
+        *(smoothed(method, 0, final, 0.05) for method, final in (("plain", 50.0), ("self_distillation", 52.0))),
+        smoothed("dsn", 0, 55.0, 0.2),
+    ]
+    page = render(records)
+    assert minus(page, "self_distillation:label_smoothing=0.05")[0] == "+2.00 (one seed)"
+    assert minus(page, "dsn:label_smoothing=0.2")[0] == "+5.00 (one seed) to plain:label_smoothing=0.05"
+
+
+def test_what_a_recipe_has_rows_learn_from_is_of_the_row_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = recipe("digits")
+    known = {"digits": digits, "smooth": replace(digits, label_smoothing=0.1)}
+    monkeypatch.setattr(_effective, "recipe", known.__getitem__)
+    records = [run("plain", 0, 50.0), run("plain", 0, 53.0, recipe="smooth"), run("dsn", 0, 54.0, recipe="smooth")]
+    (found,) = settings(records)
+    assert [each.label for each in found.rows] == [
+        *("plain", "plain:label_smoothing=0.1", "dsn:label_smoothing=0.1"),
+    ]
+    dsn = found.rows[2]
+    assert found.baseline("plain", dsn) is found.rows[1]
+    assert found.baseline("dsn", dsn) is None
 
 
 @pytest.mark.parametrize("name", ["digits", "folder", "cifar100_resnet50_metadistiller", "cifar100_resnet18_kd"])

@@ -9,7 +9,7 @@ from metadistiller.config import OF_A_ROW
 from metadistiller.ledger import Hardware, Record
 from metadistiller.recipes.paper import NAMES
 
-from ._effective import Effective, effective, key
+from ._effective import ROW_DEFAULTS, Effective, effective, key
 from ._groups import Group, family, others, told
 
 # A method that is not here comes after these, by its name.
@@ -22,11 +22,15 @@ class Row:
 
     Attributes:
         label: METHOD or METHOD:OPTION=VALUE, as `metadistiller compare` takes it; no other row of the setting has it.
-            An option is the method's, or one of OF_A_ROW in which rows differ.
+            An option is the method's, or of what it learned from (OF_A_ROW) where rows differ in that.
+        of_row: what of the label is of the latter kind, ':label_smoothing=0.1'; empty where there is nothing.
+        learned: the same text for rows that learned from the same.
     """
 
     label: str
     runs: Group
+    of_row: str
+    learned: str
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,31 @@ class Setting:
     def commands(self) -> list[str]:
         return sorted({record.command for record in self.records} - {""})
 
-    def row(self, label: str) -> Group | None:
-        return next((row.runs for row in self.rows if row.label == label), None)
+    def baseline(self, method: str, row: Row) -> Row | None:
+        """What a row is compared with: the method without options that learned from the same.
+
+        Where there is none, or that is the row itself, the one that learned from what most runs here did. None where
+        that is the row itself, or there is nothing.
+        """
+        found = [other for other in self.rows if other.label == method + other.of_row]
+        same = [other for other in found if other.learned == row.learned and other is not row]
+        if same or not found:
+            return next(iter(same), None)
+        common = min(found, key=lambda other: (-self._count(other.learned), len(other.label), other.label))
+        return None if common is row else common
+
+    def _count(self, learned: str) -> int:
+        return sum(len(row.runs.records) for row in self.rows if row.learned == learned)
 
     def weighable(self, runs: Group) -> list[Record]:
         """Those on the machine that has run most of it: seconds of two machines have no mean."""
         return [record for record in runs.records if record.hardware == self.machines[0]]
+
+
+def named(other: Row, row: Row, method: str) -> str:
+    """' to plain:label_smoothing=0.1', for a difference to a row that is neither called by the method alone nor learned
+    from the same; else nothing."""
+    return "" if other.label == method or other.learned == row.learned else f" to {other.label}"
 
 
 def compared(record: Record) -> bool:
@@ -97,31 +120,36 @@ def _setting(heading: str, runs: Sequence[tuple[Effective, Record]]) -> Setting:
             (whole, record)
         )
     made = [found[which] for which in sorted(found)]
-    shared = _shared(runs)
-    labels = _apart([_labels(*min(same, key=_simplest), shared) for same in made])
+    named = [min(same, key=lambda run: told(asdict(run[0]))) for same in made]
+    of_rows = [_of_row(whole, runs) for whole, _ in named]
+    labels = _apart([_labels(*run, of_row) for run, of_row in zip(named, of_rows, strict=True)])
     groups = [
         Group(tuple(sorted((record for _, record in same), key=lambda record: (record.seed, record.date, record.id))))
         for same in made
     ]
     recipes = tuple(sorted({base(record) for _, record in runs}))
-    return Setting(heading, recipes, tuple(sorted(map(Row, labels, groups), key=_place)))
+    learned = [key(whole.row) for whole, _ in named]
+    return Setting(heading, recipes, tuple(sorted(map(Row, labels, groups, of_rows, learned), key=_place)))
 
 
-def _shared(runs: Sequence[tuple[Effective, Record]]) -> dict[str, Any]:
+def _given_to_all(runs: Sequence[tuple[Effective, Record]]) -> dict[str, Any]:
     """Of the settings that rows may differ in, those that all runs have been given alike: they are the whole's."""
     given = [family(record.overrides, *OF_A_ROW) for _, record in runs]
-    return {
-        name: value
-        for name, value in given[0].items()
-        if all(name in each and key(each[name]) == key(value) for each in given)
-    }
+    return {name: value for name, value in given[0].items() if all(_is(each, name, value) for each in given)}
 
 
-def _simplest(run: tuple[Effective, Record]) -> tuple[int, str, str]:
-    """Which of the runs of a row names it: what one recipe says already another's runs must say themselves."""
-    whole, record = run
-    said = family(record.overrides, *OF_A_ROW)
-    return len(said), told(said), told(asdict(whole))
+def _of_row(whole: Effective, runs: Sequence[tuple[Effective, Record]]) -> str:
+    """':label_smoothing=0.1': what this row learned from and not all did, where it is not what a run has by itself."""
+    said = (
+        f":{name}={told(value)}"
+        for name, value in sorted(whole.row.items())
+        if not _is(ROW_DEFAULTS, name, value) and not all(_is(other.row, name, value) for other, _ in runs)
+    )
+    return "".join(said)
+
+
+def _is(settings: Mapping[str, Any], name: str, value: Any) -> bool:
+    return name in settings and key(settings[name]) == key(value)
 
 
 def _place(row: Row) -> tuple[int, str, int, str]:
@@ -178,14 +206,12 @@ def _apart(named: Sequence[Sequence[str]]) -> list[str]:
     return found
 
 
-def _labels(whole: Effective, record: Record, shared: Mapping[str, Any]) -> list[str]:
+def _labels(whole: Effective, record: Record, of_row: str) -> list[str]:
     """Options that are null are not named where that will do: those are such that a run is older than."""
 
     def label(nulls: bool, with_teacher: Callable[[], str]) -> str:
-        of_row = family(record.overrides, *OF_A_ROW)
-        options = {**whole.method, **{name: value for name, value in of_row.items() if name not in shared}}
-        said = [f"{name}={told(value)}" for name, value in sorted(options.items()) if nulls or value is not None]
-        return ":".join([record.method, *said]) + with_teacher()
+        said = [f"{name}={told(value)}" for name, value in sorted(whole.method.items()) if nulls or value is not None]
+        return ":".join([record.method, *said]) + of_row + with_teacher()
 
     def trained() -> str:
         taught = record.teacher
@@ -209,7 +235,7 @@ def _headings(runs: Sequence[tuple[Effective, Record]]) -> list[str]:
     def heading(nulls: bool) -> str:
         parts = [record.data + _said(whole.data, nulls=nulls), record.network + _said(whole.model, nulls=nulls)]
         parts.append(f"{record.epochs} epochs")
-        rest = _rest_of(record) | _shared(runs)
+        rest = _rest_of(record) | _given_to_all(runs)
         return ", ".join([*parts, *(f"{name}={told(value)}" for name, value in sorted(rest.items()))])
 
     return [heading(False), heading(True), f"{heading(True)}, else as {base(record)}"]

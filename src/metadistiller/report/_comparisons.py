@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from metadistiller.ledger import Record, TargetsAt
 from metadistiller.paired import mean_and_deviation
 
-from ._compared import Row, Setting
+from ._compared import Row, Setting, named
 from ._cost import machine
 from ._groups import gain
 from ._markdown import code, table, text
@@ -18,9 +18,11 @@ network or of another method than those; beside them the tables' own runs, where
 No number of the paper stands here. A row is METHOD:OPTION=VALUE, with the options that are not the method's own
 defaults, and what else was set for this row and not for all; n is the number of seeds, exits are means, shallow
 first, and final and ensemble have their sample standard deviation. − is the difference of the final output,
-percentage points, paired by seed, with its 95 % interval and the number of pairs. These are many intervals at once:
-of twenty, one misses 0 by chance where there is no difference at all. Time, memory and cost (×, against plain
-training) are means over the runs on the machine that is named first. A command is one that makes the runs."""
+percentage points, paired by seed, with its 95 % interval and the number of pairs; to the row of that method that
+learned from the same (label smoothing, augmentation and the like), or to the one that is named, or else to the one
+without options. These are many intervals at once: of twenty, one misses 0 by chance where there is no difference at
+all. Time, memory and cost (×, against plain training) are means over the runs on the machine that is named first. A
+command is one that makes the runs."""
 
 HEADINGS = (
     *("method", "n", "exits", "final", "ensemble", "− plain", "− dsn", "− self_distillation"),
@@ -72,8 +74,8 @@ def _commands(commands: Sequence[str]) -> list[str]:
 
 
 def _row(setting: Setting, row: Row) -> list[str]:
-    plain = setting.row("plain")
-    here, beside = setting.weighable(row.runs), setting.weighable(plain) if plain else []
+    plain = row if row.label == "plain" else setting.baseline("plain", row)
+    here, beside = setting.weighable(row.runs), setting.weighable(plain.runs) if plain else []
     seconds = mean(record.seconds for record in here)
     theirs = mean(record.seconds for record in beside)
     memory = mean(record.peak_memory_mb for record in here)
@@ -85,14 +87,17 @@ def _row(setting: Setting, row: Row) -> list[str]:
         " / ".join(f"{mean_and_deviation(values)[0]:.2f}" for values in exits),
         spread(row.runs.values("final")),
         spread(row.runs.values("ensemble")) if row.runs.has("ensemble") else "",
-        *(
-            "" if row.label == other else gain(row.runs, setting.row(other), "final", marked=False)
-            for other in BASELINES
-        ),
+        *(_gain(setting, row, other) for other in BASELINES),
         "" if seconds is None else duration(seconds),
         f"{seconds / theirs:.2f}" if seconds is not None and theirs else "",
         "" if memory is None else f"{memory:,.0f}",
     ]
+
+
+def _gain(setting: Setting, row: Row, method: str) -> str:
+    other = setting.baseline(method, row)
+    told = gain(row.runs, other.runs, "final", marked=False) if other else ""
+    return told + text(named(other, row, method)) if other and told else ""
 
 
 def mean(values: Iterable[float]) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 from metadistiller.errors import LedgerError
 from metadistiller.ledger import Record
 
-from ._compared import Row, Setting, chosen
+from ._compared import Row, Setting, chosen, named
 from ._comparisons import mean
 from ._cost import machine
 from ._groups import difference
@@ -43,13 +43,13 @@ def _row(setting: Setting, row: Row) -> list[str]:
 
 
 def _delta(setting: Setting, row: Row, baseline: str) -> str:
-    theirs = setting.row(baseline)
-    found = difference(row.runs, theirs, "final") if theirs and row.label != baseline else None
-    if found is None:
+    theirs = setting.baseline(baseline, row)
+    found = difference(row.runs, theirs.runs, "final") if theirs else None
+    if theirs is None or found is None:
         return "–"
     value, count = found
     short = count < len(row.runs.counted) and value.interval is not None
-    return value.told(*([f"{count} pairs"] if short else []))
+    return value.told(*([f"{count} pairs"] if short else [])) + text(named(theirs, row, baseline))
 
 
 def _made(setting: Setting) -> str:
