@@ -36,7 +36,15 @@ from metadistiller.config import Choice, Optim
 from metadistiller.data import Batches, Dataset, Disjoint, ImageSet, Train, seeded
 from metadistiller.engine.optim import rate_factor
 from metadistiller.losses import self_boosting_loss, target_statistics
-from metadistiller.meta import Heldout, Kept, directional_derivatives, heldout_gradient, judge, shared_look_ahead
+from metadistiller.meta import (
+    Heldout,
+    Kept,
+    directional_derivatives,
+    heldout_gradient,
+    judge,
+    restraint,
+    shared_look_ahead,
+)
 from metadistiller.nn import LabelGenerator, MultiExit, build_network, stage_shapes
 from metadistiller.records import write_text
 
@@ -53,15 +61,13 @@ class Plan:
         options: of the generator.
         lr: Adam's.
         labels_for: epochs in which labels teach, first.
-        pull: lambda of <u_k, T_k> / s + lambda KL(T_k || P_k), nats, where s is the deviation of u_k over classes, the
-            batch's root mean square, and P_k the uniform distribution or, of a residual generator, the final output.
-            T_k = P_k exp(-u_k / (lambda s)), normalised, is the best answer to what can be told of u_k.
+        kl_weight: of the restraint (metadistiller.meta.restraint).
     """
 
     options: dict[str, Any]
     lr: float
     labels_for: int = 0
-    pull: float = 0.0
+    kl_weight: float = 0.0
 
 
 PUPILS: dict[str, Plan] = {
@@ -75,9 +81,9 @@ PUPILS: dict[str, Plan] = {
     "1e-4, after 5 epochs of labels at 1e-3": Plan({}, 1e-4, labels_for=5),
     "residual, 1e-3": Plan({"residual": True}, 1e-3),
     "residual, 1e-4": Plan({"residual": True}, 1e-4),
-    "1e-3, pulled by 0.1": Plan({}, 1e-3, pull=0.1),
-    "residual, 1e-3, pulled by 0.1": Plan({"residual": True}, 1e-3, pull=0.1),
-    "residual, 1e-3, pulled by 0.3": Plan({"residual": True}, 1e-3, pull=0.3),
+    "1e-3, restrained by 0.1": Plan({}, 1e-3, kl_weight=0.1),
+    "residual, 1e-3, restrained by 0.1": Plan({"residual": True}, 1e-3, kl_weight=0.1),
+    "residual, 1e-3, restrained by 0.3": Plan({"residual": True}, 1e-3, kl_weight=0.3),
     "labels alone, 1e-3": Plan({}, 1e-3, labels_for=ALWAYS),
 }
 # Label -> the outputs that the held-out loss sums over, its images, and whether the student never trains on them.
@@ -110,22 +116,20 @@ class Pupil:
         """exits: of this step's pass, detached; the last is the final output."""
         logits = [each.float() for each in targets]
         if epoch < self.plan.labels_for:
-            parts = [F.cross_entropy(each, labels) for each in logits]
+            loss = torch.stack([F.cross_entropy(each, labels) for each in logits]).sum()
         else:
-            # Without zeta (1 - alpha), a constant until the rate drops, which Adam divides away.
-            parts = [self.objective(each, u_k, exits[-1].float()) for each, u_k in zip(logits, u, strict=True)]
-        torch.stack(parts).sum().backward()
+            loss = self.objective(logits, u, exits[-1])
+        loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def objective(self, logits: Tensor, u: Tensor, final: Tensor) -> Tensor:
-        target = F.softmax(logits, 1)
-        if not self.plan.pull:
-            return (target * u).sum(1).mean()
-        deviation = (u - u.mean(1, keepdim=True)).square().mean().sqrt()
-        prior = F.log_softmax(final if self.plan.options.get("residual") else torch.zeros_like(final), 1)
-        away = (target * (F.log_softmax(logits, 1) - prior)).sum(1).mean()
-        return (target * u).sum(1).mean() / deviation + self.plan.pull * away
+    def objective(self, logits: list[Tensor], u: Sequence[Tensor], final: Tensor) -> Tensor:
+        # Without zeta (1 - alpha), a constant until the rate drops, which Adam divides away.
+        total = torch.stack([(F.softmax(each, 1) * u_k).sum(1).mean() for each, u_k in zip(logits, u, strict=True)])
+        if not self.plan.kl_weight:
+            return total.sum()
+        away = restraint(u, logits, self.generator.reference(final), temperature=1.0)
+        return total.sum() + self.plan.kl_weight * away
 
 
 def pupils(student: MultiExit, size: tuple[int, int], chosen: Sequence[str], seed: int) -> dict[str, Pupil]:

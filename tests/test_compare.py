@@ -11,6 +11,7 @@ import pytest
 from metadistiller import cli, compare, ledger
 from metadistiller.config import OF_A_ROW, Choice, Config, Teacher
 from metadistiller.errors import CheckpointError, ConfigError, LedgerError, PageError, RunError
+from metadistiller.lookup import table
 from metadistiller.paired import t_quantile
 from metadistiller.records import RunFolder
 
@@ -144,6 +145,27 @@ def test_rows_with_a_teacher_share_one_a_seed_beside_rows_without(tiny_config: C
     assert summary["network"]["width"] == 4
 
 
+def test_a_row_that_learns_from_something_else_has_a_teacher_that_did(tiny_config: Config, tmp_path: Path) -> None:
+    taught = replace(tiny_config, method=Choice(name="kd"), teacher=Teacher(name="resnet10", options={"width": 6}))
+    label = "kd:temperature=2:label_smoothing=0.1"
+    rows = {"kd": taught, label: replace(taught, label_smoothing=0.1)}
+    for order in (rows, dict(reversed(rows.items()))):
+        found = {pair.label: pair for pair in compare.plan(order, [0], tmp_path)}
+        teachers = [found[name] for name in ("teacher resnet10", "teacher resnet10:label_smoothing=0.1")]
+        assert [pair.config.label_smoothing for pair in teachers] == [0.0, 0.1]
+        for name, teacher in zip(rows, teachers, strict=True):
+            assert found[name].config.teacher is not None
+            assert found[name].config.teacher.run == str(teacher.folder)
+
+
+def test_a_folder_with_another_teacher_is_refused(tiny_config: Config, tmp_path: Path) -> None:
+    taught = replace(tiny_config, method=Choice(name="kd"), teacher=Teacher(name="resnet10", options={"width": 6}))
+    first = compare.plan({"kd": taught}, [0], tmp_path)[0]
+    RunFolder.create(first.folder.path, first.config.as_dict())
+    with pytest.raises(ConfigError, match=r"was begun with label_smoothing=0\.0, now 0\.2"):
+        compare.plan({"kd": replace(taught, label_smoothing=0.2)}, [0], tmp_path)
+
+
 def test_a_teacher_on_the_command_line_is_for_the_rows_that_have_one() -> None:
     words = ["digits", "--teacher.model", "resnet10", "--teacher.width", "6"]
     plain, kd = (cli.training._with_method(words, name, lambda parser: None) for name in ("plain", "kd"))
@@ -194,8 +216,19 @@ def test_a_row_may_say_what_it_learns_from() -> None:
         cli.training._with_method(words, "plain:label_smoothing=2", lambda parser: None)
 
 
-def test_every_setting_of_a_row_is_a_setting() -> None:
-    assert set(OF_A_ROW) <= {field.name for field in fields(Config)}
+def test_what_is_of_all_rows_is_refused_in_one() -> None:
+    said = (
+        r"'batch_size=4' in 'dsn:batch_size=4' is of all rows, so give --batch_size; .* and of augment, label_smoothing"
+    )
+    with pytest.raises(ConfigError, match=said):
+        cli.training._with_method(WORDS, "dsn:batch_size=4", lambda parser: None)
+
+
+def test_no_option_of_a_method_is_called_as_a_setting_is() -> None:
+    settings = {field.name for field in fields(Config)}
+    assert set(OF_A_ROW) <= settings
+    for member in table("metadistiller.methods").values():
+        assert not settings & {field.name for field in fields(member.configure({}))}
 
 
 @pytest.mark.parametrize(

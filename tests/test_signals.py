@@ -22,7 +22,7 @@ from metadistiller.config import Config
 from metadistiller.engine.machine import resolve
 from metadistiller.errors import CheckpointError, ConfigError, Paused
 from metadistiller.records import RunFolder
-from metadistiller.signals import ASKING, Signals
+from metadistiller.signals import ASKING, WITH_PARENT, Signals
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -239,6 +239,29 @@ def is_trained(run: RunFolder) -> bool:
             return False
     except CheckpointError:
         return True
+
+
+def test_the_end_of_the_parent_is_heard_where_signals_are_ignored_and_by_no_grandchild() -> None:
+    script = """
+import os, signal, time
+from metadistiller.signals import WITH_PARENT, Signals, stop_with_parent
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with Signals() as signals:
+    stop_with_parent(signals)
+    print(WITH_PARENT in os.environ, signals(), flush=True)
+    while not signals():
+        time.sleep(0.01)
+"""
+    environment = {**os.environ, WITH_PARENT: "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=pipe, stdout=pipe, env=environment, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "False False\n"
+        process.stdin.close()
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_run_that_nobody_holds_needs_no_standard_input(tmp_path: Path) -> None:

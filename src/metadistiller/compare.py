@@ -10,7 +10,7 @@ from . import report
 from .apart import check_same, train_apart
 from .budget import no_limit
 from .building import is_taught, written_out
-from .config import Choice, Config
+from .config import Choice, Config, is_of_a_row
 from .engine.machine import resolve
 from .entering import left_out
 from .errors import CheckpointError, LedgerError, PageError, Paused, RunError
@@ -50,7 +50,10 @@ def plan(configs: dict[str, Config], seeds: Sequence[int], out: Path) -> list[Pa
             # Trained once for all rows of a seed, instead of by each of them.
             model = Choice(name=teacher.name, options=teacher.options)
             plain = replace(config, seed=seed, model=model, method=Choice(name=BASELINE), teacher=None)
-            first = replace(_pair(f"teacher {teacher.name}", plain, out), teaches=True)
+            # A row that learns from something else has a teacher that did too.
+            own = [option for option in label.split(":")[1:] if is_of_a_row(option)]
+            first = replace(_pair(":".join([f"teacher {teacher.name}", *own]), plain, out), teaches=True)
+            check_same(first.folder, first.config)
             pairs.setdefault(str(first.folder), first)
             pair = replace(pair, config=replace(pair.config, teacher=replace(teacher, run=str(first.folder))))
         check_same(pair.folder, pair.config)

@@ -180,6 +180,11 @@ class Augmentation:
 OF_A_ROW = ("augment", "label_smoothing", "class_weights", "sampling", "heldout_share")
 
 
+def is_of_a_row(option: str) -> bool:
+    """Whether NAME=VALUE, or NAME alone, with a dotted name, is one of them."""
+    return option.partition("=")[0].partition(".")[0] in OF_A_ROW
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One training run.

@@ -13,19 +13,22 @@ ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 WITH_PARENT = "METADISTILLER_STOPS_WITH_PARENT"
 
 
-def stop_with_parent() -> None:
-    """Have this process get SIGTERM when its parent ends, where that is a command of ours that said so (WITH_PARENT).
+def stop_with_parent(signals: "Signals") -> None:
+    """Have this process asked to stop, as by SIGTERM, when its parent ends, where that is a command of ours that said
+    so (WITH_PARENT).
 
     SIGKILL lets no parent say anything, but closes the pipe, on every operating system.
     """
     # What this process starts itself has another parent.
     if os.environ.pop(WITH_PARENT, None) is not None:
-        threading.Thread(target=_wait_for_parent, daemon=True).start()
+        threading.Thread(target=_wait_for_parent, args=(signals,), daemon=True).start()
 
 
-def _wait_for_parent() -> None:
+def _wait_for_parent(signals: "Signals") -> None:
     # Nothing is ever written into it: what is read is the end.
     os.read(0, 1)
+    # For a process that ignores the signal, as one does whose first parent did.
+    signals.remember(signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -48,6 +51,10 @@ class Signals:
         """Whether to save and stop."""
         self._asked = True
         return self._first is not None
+
+    def remember(self, number: signal.Signals) -> None:
+        """As if it had come between two steps."""
+        self._first = self._first or number
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
@@ -81,6 +88,6 @@ class Signals:
             self._interrupts += 1
             if self._interrupts > 1:
                 raise KeyboardInterrupt
-        self._first = self._first or signal.Signals(number)
+        self.remember(signal.Signals(number))
         if not self._asked:
             raise Paused("stopped before training had begun")

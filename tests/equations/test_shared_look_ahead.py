@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from metadistiller.errors import ConfigError
 from metadistiller.losses import self_boosting_loss
 from metadistiller.meta import LookAhead, look_ahead, meta_loss_from, shared_look_ahead
 
@@ -53,6 +54,12 @@ def test_is_the_step_of_its_own_on_the_same_batch(network: str, more: dict[str, 
 def test_equals_double_backward(network: str, residual: bool) -> None:
     s = scene(NETWORKS[network], residual=residual)
     assert relative_error(meta_gradient(s, shared(s, **PAPER), **PAPER), double_backward(s, **PAPER)) < 1e-10
+
+
+def test_a_restraint_wants_a_reference() -> None:
+    s = scene(NETWORKS["wrn10_1"], batch=4)
+    with pytest.raises(ConfigError, match=r"kl_weight is 0\.1, .* give shared_look_ahead reference="):
+        meta_loss_from(shared(s, **PAPER), s.student, s.heldout_batch, kl_weight=0.1, **PAPER)
 
 
 def test_leaves_parameters_and_gradients_as_they_are() -> None:

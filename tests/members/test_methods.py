@@ -352,6 +352,12 @@ def test_meta_epochs_and_steps_follow_their_options() -> None:
         ),
         ("metadistiller", {"generator_norm": "layer"}, r"method\.generator_norm is 'layer'; take none or batch"),
         ("metadistiller", {"generator_warmup_epochs": -1}, r"method\.generator_warmup_epochs is -1"),
+        (
+            "metadistiller",
+            {"generator_kl_weight": 0.1, "generator_warmup_epochs": 2},
+            r"method\.generator_kl_weight is 0\.1; it would pull what labels have taught back to uniform",
+        ),
+        ("metadistiller", {"generator_kl_weight": float("inf")}, r"method\.generator_kl_weight is inf; take 0 or more"),
         ("metadistiller", {"generator_kl_weight": -1.0}, r"method\.generator_kl_weight is -1\.0; take 0 or more"),
         ("metadistiller", {"meta_precision": "bfloat16"}, r"method\.meta_precision is 'bfloat16'; take run or float32"),
         ("metadistiller", {"heldout_batch_size": 0}, r"method\.heldout_batch_size is 0"),

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 def train(words: list[str]) -> None:
     """Train a network and write a run folder: metadistiller train [RECIPE] [--OPTION VALUE ...]"""
     with Signals() as signals:
-        stop_with_parent()
+        stop_with_parent(signals)
         from ..settings import parse as settings_of
 
         settings = settings_of(words, command="metadistiller train", add_extras=_add_train)
@@ -83,7 +84,7 @@ def resume(words: list[str]) -> None:
     given = parse(parser, words)
     budget = budget_of(given.budget)
     with Signals() as signals:
-        stop_with_parent()
+        stop_with_parent(signals)
         from .. import assemble
         from ..engine.machine import keep_freed_memory
 
@@ -125,6 +126,7 @@ def compare(words: list[str]) -> None:
 
 
 def _compare(words: list[str], signals: Signals) -> None:
+    from ..config import OF_A_ROW
     from ..settings import parse as settings_of
 
     def add(parser: "ArgumentParser") -> None:
@@ -133,7 +135,7 @@ def _compare(words: list[str], signals: Signals) -> None:
             type=str,
             default="plain,dsn,self_distillation,metadistiller",
             help="comma-separated; METHOD:OPTION=VALUE makes a row of its own, with an option of the method or of "
-            "label_smoothing, class_weights, sampling, heldout_share, augment.NAME",
+            + ", ".join(OF_A_ROW),
         )
         parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 of each method; >= 1")
         parser.add_argument("--out", type=str, default=None, help="the folder of all runs; may hold some already")
@@ -220,17 +222,21 @@ def _refuse(words: Sequence[str], option: str, why: str) -> None:
 
 def _with_method(words: Sequence[str], label: str, add: "Callable[[ArgumentParser], None]") -> "Config":
     """The words' Config with the row's method in place of theirs, and what else the row says."""
-    from ..config import OF_A_ROW
+    from ..config import OF_A_ROW, Config, is_of_a_row
     from ..settings import parse as settings_of
 
+    of_all = {field.name for field in fields(Config)}
     name, *options = label.split(":")
     for option in options:
-        if "=" not in option:
+        key, equals, _ = option.partition("=")
+        if not equals:
             raise ConfigError(f"--methods: {option!r} in {label!r} is not OPTION=VALUE")
-    row = [f"--method={name}"]
-    for option in options:
-        of_run = option.partition("=")[0].partition(".")[0] in OF_A_ROW
-        row.append(f"--{option}" if of_run else f"--method.{option}")
+        if key.partition(".")[0] in of_all and not is_of_a_row(option):
+            raise ConfigError(
+                f"--methods: {option!r} in {label!r} is of all rows, so give --{key}; a row may have options of its "
+                f"method and of {', '.join(OF_A_ROW)}"
+            )
+    row = [f"--method={name}", *(f"--{option}" if is_of_a_row(option) else f"--method.{option}" for option in options)]
     return settings_of(words, command="metadistiller compare", add_extras=add, method=row).config
 
 

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import share_of
+from ..errors import ConfigError
 from ..nn import LabelGenerator, MultiExit, counting
 from ..ranks import ALONE, Ranks
 from ..timing import timed
@@ -114,7 +115,8 @@ def meta_loss(
         label_smoothing, class_weights: of the look-ahead's hard terms, as in training; the held-out loss has neither.
         ranks: which have the batches between them. They exchange the look-ahead's gradient and v, and whoever steps
             the generator sums its gradient: three sums, and nothing else, make it the meta-gradient of the whole
-            batches. (A look-ahead of each rank's own is another function: its gradient is a fifth off.)
+            batches; a restraint adds one of K-1 numbers. (A look-ahead of each rank's own is another function: its
+            gradient is a fifth off.)
     """
     with torch.enable_grad(), timed("look-ahead"), counting(share_of(train_batch)):
         ahead = look_ahead(
@@ -175,7 +177,11 @@ def meta_loss_from(
             of_targets = [judge(u_k, target) for u_k, target in zip(u, targets, strict=True)]
             of_labels = [judge(u_k, _as_probabilities(ahead.labels, u_k)) for u_k in u]
             if kl_weight:
-                assert ahead.reference is not None, "targets are pulled to a reference"
+                if ahead.reference is None:
+                    raise ConfigError(
+                        f"kl_weight is {kl_weight}, and the look-ahead has no reference; give shared_look_ahead "
+                        "reference=generator.reference(final)"
+                    )
                 away = restraint(
                     u, ahead.target_logits, ahead.reference, temperature=temperature, share=ahead.share, ranks=ranks
                 )

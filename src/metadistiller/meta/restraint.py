@@ -3,10 +3,10 @@
 Eq. 8 is linear in T_k: its best answer to any belief about u_k, noise included, is one class for certain. With the
 divergence from a reference P beside it,
 
-    <u_k, T_k> + lambda s_k KL(T_k || P),      s_k the standard deviation of u_k over classes,
+    <u_k, T_k> + lambda sigma_k KL(T_k || P),      sigma_k the standard deviation of u_k over classes,
 
-the best answer is T_k = P exp(-E[u_k | x] / (lambda s_k)), normalised: as far from P as what can be told of u_k, by its
-own noise, says. With lambda = 0.1 a class whose u_k is expected 0.3 deviations below the others has 20 times its mass.
+the best answer is T_k = P exp(-E[u_k | x] / (lambda sigma_k)), normalised: as far from P as what can be told of u_k is
+above its noise. With lambda = 0.1 a class whose u_k is expected 0.3 deviations below the others' has 20 times its mass.
 """
 
 from collections.abc import Sequence
@@ -27,15 +27,15 @@ def restraint(
     share: float = 1.0,
     ranks: Ranks = ALONE,
 ) -> Tensor:
-    """sum_k s_k KL(T_k || P), scalar; gradients reach the logits of T_k alone.
+    """sum_k sigma_k KL(T_k || P), scalar; gradients reach the logits of T_k alone.
 
     Args:
         u: u_1..u_{K-1}, (N, C) each.
         target_logits: of T_1..T_{K-1}, (N, C) each.
         reference: logits of P, (N, C), detached.
         temperature: tau > 0, of T_k and P.
-        share: of X_train that the N images are, where several ranks have it between them; s_k is the whole X_train's,
-            the root of the mean over images and classes.
+        share: of X_train that the N images are, where several ranks have it between them; sigma_k is that of all
+            X_train, the root of a mean over images and classes.
     """
     squares = torch.stack([(u_k - u_k.mean(1, keepdim=True)).square().mean() for u_k in u]) * share
     ranks.sum_([squares])

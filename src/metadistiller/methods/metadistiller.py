@@ -4,6 +4,7 @@
 Distillation, ECCV 2020; Algorithm 1.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -71,10 +72,10 @@ class Options:
         generator_warmup_epochs: so many first epochs the generator is taught by labels, at every step of every epoch,
             and from then on by the meta-gradient, with an Adam that begins there; >= 0 and less than the run. Not in
             the paper.
-        generator_kl_weight: lambda >= 0 of a divergence that is added to what the generator minimises: from each T_k to
-            what it began as, which is uniform or, with the residual method, the final output; in units of the noise of
-            the meta-gradient (metadistiller.meta.restraint). 0, the paper's, has nothing hold targets back that follow
-            noise until they are sure of one class; at 0.1 such noise is held. Not in the paper.
+        generator_kl_weight: lambda >= 0 of a divergence that is added to what the generator minimises, KL(T_k || P),
+            where P is uniform or, with the residual method, the final output: what a new generator's targets are, or
+            nearly; in units of the noise of the meta-gradient (metadistiller.meta.restraint). 0, the paper's, has
+            nothing hold targets back that follow noise until they are sure of one class. Not in the paper.
         residual: whether the generator's logits are added to those of the final output: residual_metadistiller.
         lookahead: where the step of eq. 7 comes from. shared: it is the gradient that the student's own step has just
             made, so X_train is the student's batch, and X_test is drawn from all images that are not in it; own: one of
@@ -114,7 +115,15 @@ class Options:
         require(self.meta_every_epochs >= 1, "method.meta_every_epochs", self.meta_every_epochs, "take 1 or more")
         require(self.meta_every_steps >= 1, "method.meta_every_steps", self.meta_every_steps, "take 1 or more")
         require(self.generator_lr > 0, "method.generator_lr", self.generator_lr, "take a number above 0")
-        require(self.generator_kl_weight >= 0, "method.generator_kl_weight", self.generator_kl_weight, "take 0 or more")
+        weight = self.generator_kl_weight
+        require(0 <= weight < math.inf, "method.generator_kl_weight", weight, "take 0 or more")
+        require(
+            self.residual or weight == 0 or self.generator_warmup_epochs == 0,
+            "method.generator_kl_weight",
+            weight,
+            "it would pull what labels have taught back to uniform; take 0, no generator_warmup_epochs, or "
+            "residual_metadistiller",
+        )
         width = self.generator_width
         require(
             width == "mirror" or (isinstance(width, int) and width >= 1),

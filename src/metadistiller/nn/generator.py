@@ -88,7 +88,8 @@ class LabelGenerator(nn.Module):
         return maps[::-1]
 
     def reference(self, final: Tensor) -> Tensor:
-        """Logits, (N, C), of what every target is at first: the final output's of a residual generator, else uniform.
+        """Logits, (N, C), of what every target is at first, or nearly: the final output's of a residual generator, else
+        those of a uniform distribution.
 
         Args:
             final: logits S_K, (N, C).

@@ -147,7 +147,8 @@ def results(folder: str | Path, *, recipe: str, epochs: int, overrides: Mapping[
     Args:
         recipe: that its runs are changed from.
         epochs: of its runs.
-        overrides: by dotted name every other setting that is not the recipe's, those of the method left out.
+        overrides: by dotted name every other setting that is not the recipe's, those of the method and of a row
+            (config.OF_A_ROW) left out.
     Raises: LedgerError where the ledger cannot be read, or has no such runs.
     """
     from ._results import results as table_of
