@@ -23,7 +23,6 @@ META = {
     "derivative": "finite_differences",
     "meta_precision": "float32",
     "generator_warmup_epochs": 1,
-    "generator_kl_weight": 0.1,
 }
 
 
@@ -164,6 +163,6 @@ def test_an_option_without_effect_is_refused_where_it_was_set(targets: str, opti
 @pytest.mark.parametrize("targets", TARGETS)
 def test_written_out_defaults_and_what_recipes_set_pass(targets: str) -> None:
     member = find(PACKAGE, "method", "metadistiller")
-    by_recipe = {"meta_every_epochs": 1, "meta_every_steps": 2, "generator_width": 64}
+    by_recipe = {"meta_every_epochs": 1, "meta_every_steps": 2, "generator_width": 64, "generator_kl_weight": 0.1}
     written = member.written_out({"targets": targets, **by_recipe})
     assert member.written_out(written) == written

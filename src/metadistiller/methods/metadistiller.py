@@ -24,16 +24,8 @@ from ._options import check_inner_width, check_weights, refuse_unused
 from ._self_boosting import Answered, SelfBoosting, build_student
 
 # Options that change nothing, by choice of `targets`. What recipes set for a data set or a network (generator_width, M,
-# meta_every_steps) is not among them: the ablations must run from there.
-_META = (
-    "lookahead",
-    "heldout",
-    "heldout_batch_size",
-    "derivative",
-    "meta_precision",
-    "generator_warmup_epochs",
-    "generator_kl_weight",
-)
+# meta_every_steps, generator_kl_weight) is not among them: the ablations must run from there.
+_META = ("lookahead", "heldout", "heldout_batch_size", "derivative", "meta_precision", "generator_warmup_epochs")
 _UNUSED: Mapping[str, tuple[str, ...]] = {
     "meta": (),
     "labels": _META,
@@ -75,7 +67,8 @@ class Options:
         generator_kl_weight: lambda >= 0 of a divergence that is added to what the generator minimises, KL(T_k || P),
             where P is uniform or, with the residual method, the final output: what a new generator's targets are, or
             nearly; in units of the noise of the meta-gradient (metadistiller.meta.restraint). 0, the paper's, has
-            nothing hold targets back that follow noise until they are sure of one class. Not in the paper.
+            nothing hold targets back that follow noise until they are sure of one class. Of the meta-gradient alone,
+            whatever else teaches. Not in the paper.
         residual: whether the generator's logits are added to those of the final output: residual_metadistiller.
         lookahead: where the step of eq. 7 comes from. shared: it is the gradient that the student's own step has just
             made, so X_train is the student's batch, and X_test is drawn from all images that are not in it; own: one of

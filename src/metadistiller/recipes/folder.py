@@ -11,7 +11,8 @@ def folder() -> Config:
     return Config(
         data=Choice(name="folder"),
         model=Choice(name="resnet18"),
-        method=Choice(name="metadistiller", options={"meta_every_epochs": 1}),
+        # With as many steps of the generator the targets need holding (docs/notes/2026-11-29-what-generators-learn.md).
+        method=Choice(name="metadistiller", options={"meta_every_epochs": 1, "generator_kl_weight": 0.1}),
         optim=Optim(lr=0.02, schedule="cosine", warmup_epochs=3),
         epochs=60,
         batch_size=32,

@@ -4,10 +4,12 @@ from ..config import Choice, Config, Optim
 
 
 def _photos(name: str) -> Config:
+    # As in `folder`; the maps of 224 pixels are large.
+    method = {"meta_every_epochs": 1, "generator_kl_weight": 0.1, "generator_width": 128}
     return Config(
         data=Choice(name=name),
         model=Choice(name="resnet18", options={"stem": "imagenet"}),
-        method=Choice(name="metadistiller", options={"meta_every_epochs": 1, "generator_width": 128}),
+        method=Choice(name="metadistiller", options=method),
         optim=Optim(lr=0.02, schedule="cosine", warmup_epochs=3),
         epochs=60,
         batch_size=32,
