@@ -23,6 +23,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "epochs": 50,
         "overrides": {"data.train_per_class": 50, "model.name": "resnet10", "model.width": 16},
     },
+    "photos": {
+        "recipe": "folder",
+        "epochs": 60,
+        "overrides": {
+            "data.root": "photos",
+            "data.size": 96,
+            "model.name": "resnet10",
+            "model.stem": "imagenet",
+            "model.width": 16,
+        },
+    },
 }
 
 _PLACE = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", flags=re.DOTALL)

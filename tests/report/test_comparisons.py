@@ -13,6 +13,7 @@ from metadistiller.errors import LedgerError
 from metadistiller.ledger import Hardware, Record, TargetsAt, TeacherRun
 from metadistiller.report import _compared
 from metadistiller.report._evidence import render
+from metadistiller.report._results import results
 
 from .evidence import HARDWARE, cells, row, section
 from .evidence import run as of_the_paper
@@ -191,6 +192,20 @@ def test_another_method_than_the_recipe_s_is_compared_with_the_recipe_s_own() ->
     assert "Comparisons\n" not in render([own])
 
 
+def test_the_command_that_made_most_runs_is_the_first_and_of_a_readme_the_one() -> None:
+    seldom, often = "a --seeds 1", "b --seeds 3"
+    records = [run("plain", 0, 50.0, command=seldom), *(run("dsn", seed, 51.0, command=often) for seed in range(3))]
+    (setting,) = _compared.settings(records)
+    assert setting.commands == [often, seldom]
+    for count, told in (
+        (4, "`b --seeds 3` and `a --seeds 1`"),
+        (5, "`b --seeds 3`, and 2 others like it in the ledger"),
+    ):
+        more = [*records, run("dsn", 3, 52.0, command="c --seeds 1")][:count]
+        page = results(more, recipe="digits", epochs=200, overrides={**FEW})
+        assert f"Command: {told}" in " ".join(page.split())
+
+
 def test_commands_are_shown_whole_and_many_of_them_counted() -> None:
     long = f"{COMMAND} {'--x y ' * 200}".strip()
     assert f"Command: `{long}`" in render([run("plain", 0, 50.0, command=long)])
@@ -279,8 +294,6 @@ def test_rows_without_targets_have_no_curve() -> None:
 
 
 def report_of(records: list[Record], **changed: Any) -> str:
-    from metadistiller.report._results import results
-
     return results(records, **{"recipe": "digits", "epochs": 200, "overrides": FEW, **changed})
 
 

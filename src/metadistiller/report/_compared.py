@@ -1,5 +1,6 @@
 """Runs that are no rows of the paper's tables, as the comparisons that they are: by setting, there by method."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -62,7 +63,9 @@ class Setting:
 
     @property
     def commands(self) -> list[str]:
-        return sorted({record.command for record in self.records} - {""})
+        """The one that has made most of it first."""
+        counts = Counter(record.command for record in self.records if record.command)
+        return sorted(counts, key=lambda command: (-counts[command], command))
 
     def baseline(self, method: str, row: Row) -> Row | None:
         """What a row is compared with: the method without options that learned from the same.

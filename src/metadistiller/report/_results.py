@@ -58,6 +58,9 @@ def _made(setting: Setting) -> str:
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     # As _comparisons has it: times are of the first.
     where = "; ".join(machine(hardware) for hardware in setting.machines)
-    commands = " and ".join(code(command, limit=2000) for command in setting.commands)
-    words = f"{where}; {when}. Command: {commands}" if commands else f"{where}; {when}."
+    first, *others = (code(command, limit=2000) for command in setting.commands or [""])
+    more = (
+        f", and {len(others)} others like it in the ledger" if len(others) > 1 else "".join(f" and {c}" for c in others)
+    )
+    words = f"{where}; {when}. Command: {first}{more}" if setting.commands else f"{where}; {when}."
     return "\n".join(textwrap.wrap(words, 120, break_long_words=False, break_on_hyphens=False))
