@@ -10,9 +10,11 @@ import torch
 from metadistiller.config import Choice, Config
 from metadistiller.engine import formats, machine
 from metadistiller.engine.formats import CANDIDATES, Formats, fastest, measure
+from metadistiller.nn import build_network
 
 CPU = torch.device("cpu")
-TINY = Choice(name="resnet10", options={"width": 4})
+# Narrower ones are not tried in channels_last everywhere (damages_memory).
+TINY = Choice(name="resnet10", options={"width": 8})
 
 
 @pytest.fixture(autouse=True)
@@ -114,3 +116,22 @@ def test_what_the_settings_say_is_not_measured(monkeypatch: pytest.MonkeyPatch, 
 def test_the_allocator_is_told_to_keep_memory_where_there_is_glibc() -> None:
     # Twice: it is a switch, and asking again does no harm.
     assert machine.keep_freed_memory() == machine.keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("capability", "width", "damages"), [("AVX2", 4, True), ("AVX2", 8, False), ("AVX512", 4, False)]
+)
+def test_a_format_that_would_damage_memory_is_not_tried(
+    monkeypatch: pytest.MonkeyPatch, capability: str, width: int, damages: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    model = Choice(name="resnet10", options={"width": width})
+    assert formats.damages_memory(build_network(model, 5), CPU) is damages
+    if damages:
+        measured = measure(model, (8, 8), device=CPU, among=CANDIDATES[1::2])
+        assert set(measured) == {CANDIDATES[3]}
+
+
+def test_where_nothing_could_be_tried_the_last_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    rigged(monkeypatch, {})
+    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="none") == CANDIDATES[3]
