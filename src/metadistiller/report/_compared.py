@@ -123,15 +123,15 @@ def _setting(heading: str, runs: Sequence[tuple[Effective, Record]]) -> Setting:
             (whole, record)
         )
     made = [found[which] for which in sorted(found)]
-    named = [min(same, key=lambda run: told(asdict(run[0]))) for same in made]
-    of_rows = [_of_row(whole, runs) for whole, _ in named]
-    labels = _apart([_labels(*run, of_row) for run, of_row in zip(named, of_rows, strict=True)])
+    firsts = [min(same, key=lambda run: told(asdict(run[0]))) for same in made]
+    of_rows = [_of_row(whole, runs) for whole, _ in firsts]
+    labels = _apart([_labels(*run, of_row) for run, of_row in zip(firsts, of_rows, strict=True)])
     groups = [
         Group(tuple(sorted((record for _, record in same), key=lambda record: (record.seed, record.date, record.id))))
         for same in made
     ]
     recipes = tuple(sorted({base(record) for _, record in runs}))
-    learned = [key(whole.row) for whole, _ in named]
+    learned = [key(whole.row) for whole, _ in firsts]
     return Setting(heading, recipes, tuple(sorted(map(Row, labels, groups, of_rows, learned), key=_place)))
 
 
