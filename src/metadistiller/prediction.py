@@ -194,6 +194,7 @@ def _answers(
     threshold = THRESHOLD if threshold is None else threshold
     outputs = [logits.softmax(1) for logits in network.exits(pixels)]
     ranked = outputs[-1].topk(min(top, len(network.classes)), dim=1)
+    names = output_names(len(outputs))
     for row, path in enumerate(paths):
         best = [(float(output[row].max()), int(output[row].argmax())) for output in outputs]
         trusted = next((k for k, (largest, _) in enumerate(best[:-1]) if largest >= threshold), len(best) - 1)
@@ -203,7 +204,7 @@ def _answers(
             name=network.classes[best[-1][1]],
             probability=best[-1][0],
             top=tuple((network.classes[label], value) for label, value in likeliest),
-            exit=output_names(len(best))[trusted],
+            exit=names[trusted],
             exit_name=network.classes[best[trusted][1]],
             exit_probability=best[trusted][0],
         )
@@ -211,6 +212,7 @@ def _answers(
 
 def _early(network: _Network, paths: Sequence[str], shares: Tensor, outputs: Tensor, top: int) -> Iterator[Prediction]:
     ranked = shares.topk(min(top, len(network.classes)), dim=1)
+    names = output_names(network.num_outputs)
     for path, labels, values, output in zip(
         paths, ranked.indices.tolist(), ranked.values.tolist(), outputs.tolist(), strict=True
     ):
@@ -220,7 +222,7 @@ def _early(network: _Network, paths: Sequence[str], shares: Tensor, outputs: Ten
             name=name,
             probability=probability,
             top=tuple((network.classes[label], value) for label, value in zip(labels, values, strict=True)),
-            exit=output_names(network.num_outputs)[output],
+            exit=names[output],
             exit_name=name,
             exit_probability=probability,
         )

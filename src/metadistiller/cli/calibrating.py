@@ -48,10 +48,9 @@ def calibrate(words: list[str]) -> None:
 
 
 def _print(found: "EarlyExit") -> None:
-    from ..outcomes import output_names
+    from ..outcomes import exit_names
     from ..outcomes.policy import Loss
 
-    exits = output_names(len(found.policy.temperatures))[:-1]
     print_table(
         f"thresholds for {found.target}: {found.held_out.told}",
         ("network", "accuracy %", "points lost (95 %)", "mean MACs", "saved %", "answered by each exit, final, %"),
@@ -64,7 +63,7 @@ def _print(found: "EarlyExit") -> None:
             ("network", *(f"batch {latency.batch}" for latency in found.plain.latency)),
             [(row.name, *(f"{each.ms:.2f} ({each.ratio:.2f})" for each in row.latency)) for row in found.measured],
         )
-    for name, threshold in zip(exits, found.policy.thresholds, strict=True):
+    for name, threshold in zip(exit_names(len(found.policy.thresholds)), found.policy.thresholds, strict=True):
         print(f"{name} {'is not used' if threshold is None else f'answers from {threshold:.4f} on'}")
     count, allowed = found.held_out.chosen_on, found.target.max_loss
     if allowed is not None and all(threshold is None for threshold in found.policy.thresholds):

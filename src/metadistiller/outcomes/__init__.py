@@ -93,9 +93,14 @@ class Outcomes:
         )
 
 
+def exit_names(num_exits: int) -> list[str]:
+    """What S_1..S_{K-1} are called wherever a person reads of them: "exit 1" and so on."""
+    return [f"exit {k}" for k in range(1, num_exits + 1)]
+
+
 def output_names(num_outputs: int) -> list[str]:
-    """What S_1..S_K are called wherever a person reads of them: "exit 1" and so on, and "final"."""
-    return [*(f"exit {k}" for k in range(1, num_outputs)), "final"]
+    """The same of S_1..S_K: the last is "final"."""
+    return [*exit_names(num_outputs - 1), "final"]
 
 
 def kept_places(total: int, *, num_outputs: int, num_classes: int) -> Integers:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..records import read_json, write_json
-from . import output_names
+from . import exit_names
 from .policy import number
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -45,7 +45,7 @@ class Mistake:
     @property
     def named_exits(self) -> list[tuple[str, Answer]]:
         """`exits`, each with its name."""
-        return list(zip(output_names(len(self.exits) + 1)[:-1], self.exits, strict=True))
+        return list(zip(exit_names(len(self.exits)), self.exits, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from metadistiller.config import OF_A_ROW, Choice, Config
@@ -13,26 +13,6 @@ from metadistiller.recipes import recipe
 from ._groups import family, others
 
 ROLES = ("data", "model", "method", "teacher")
-
-
-def _defaults() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for field in fields(Config):
-        if field.name in OF_A_ROW:
-            value = field.default_factory() if field.default_factory is not MISSING else field.default
-            found[field.name] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    return _flat(found)
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
-
-
-# What a run learns from where nothing is said, by dotted name.
-ROW_DEFAULTS = _defaults()
 
 
 @dataclass(frozen=True)
@@ -96,7 +76,18 @@ def _teacher(found: Config | None, record: Record) -> dict[str, Any]:
 
 
 def _rest(found: Config) -> dict[str, Any]:
-    return of_training(_flat({key: value for key, value in found.as_dict().items() if key not in ROLES}))
+    flat: dict[str, Any] = {}
+    for key, value in found.as_dict().items():
+        if key not in ROLES:
+            inner = {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
+            flat |= inner
+    return of_training(flat)
+
+
+# What a run learns from where nothing is said, by dotted name; the members play no part in it.
+ROW_DEFAULTS = family(
+    _rest(Config(data=Choice(name="digits"), model=Choice(name="resnet10"), method=Choice(name="plain"))), *OF_A_ROW
+)
 
 
 def key(value: object) -> str:

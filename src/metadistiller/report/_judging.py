@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metadistiller.outcomes import Floats, Integers, Outcomes, halves, output_names
+from metadistiller.outcomes import Floats, Integers, Outcomes, exit_names, halves, output_names
 from metadistiller.outcomes.calibration import Reliability, log_probabilities, nll, reliability, two_fold
 from metadistiller.outcomes.policy import curve, fit_temperatures
 
@@ -81,7 +81,7 @@ class Exits:
     @property
     def named_singles(self) -> list[tuple[str, Point]]:
         """`singles`, each with the name of its exit."""
-        return list(zip(output_names(len(self.singles) + 1)[:-1], self.singles, strict=True))
+        return list(zip(exit_names(len(self.singles)), self.singles, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

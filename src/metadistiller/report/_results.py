@@ -15,6 +15,7 @@ from ._markdown import code, table, text
 from ._tables import duration, spread
 
 BASELINES = ("plain", "dsn")
+MOST_COMMANDS = 2  # more are not read
 
 
 def results(records: Sequence[Record], *, recipe: str, epochs: int, overrides: Mapping[str, Any]) -> str:
@@ -58,9 +59,9 @@ def _made(setting: Setting) -> str:
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     # As _comparisons has it: times are of the first.
     where = "; ".join(machine(hardware) for hardware in setting.machines)
-    first, *others = (code(command, limit=2000) for command in setting.commands or [""])
-    more = (
-        f", and {len(others)} others like it in the ledger" if len(others) > 1 else "".join(f" and {c}" for c in others)
-    )
-    words = f"{where}; {when}. Command: {first}{more}" if setting.commands else f"{where}; {when}."
+    commands = [code(command, limit=2000) for command in setting.commands]
+    told = " and ".join(commands)
+    if len(commands) > MOST_COMMANDS:
+        told = f"{commands[0]}, and {len(commands) - 1} others like it in the ledger"
+    words = f"{where}; {when}. Command: {told}" if commands else f"{where}; {when}."
     return "\n".join(textwrap.wrap(words, 120, break_long_words=False, break_on_hyphens=False))
