@@ -20,6 +20,7 @@ from .engine.answers import answers
 from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
+from .engine.formats import damages_memory
 from .engine.start import load_start
 from .engine.step import Job, training_batches
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
@@ -40,6 +41,7 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, 
 
     Args:
         ranks: that train it together, each with a job of its own.
+    Raises: ConfigError, also where the memory format that was asked for damages memory here.
     """
     config = machines.resolve_together(written_out(config), ranks)
     machine = machines.Machine.of(config)
@@ -47,6 +49,12 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, 
         machine.place(teacher)
     weights = class_weights(dataset.train.labels, dataset.num_classes, config.class_weights)
     method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device), ranks)
+    if machine.channels_last and damages_memory(method, machine.device):
+        raise ConfigError(
+            "memory_format is 'channels_last', in which training this network writes past the end of memory on this "
+            "processor (AVX2; strided 1x1 convolutions of fewer than 8 channels); take auto or contiguous, or go on "
+            "with a run that has begun on a processor with AVX-512"
+        )
     machine.place(method)
     return Job(config, dataset, training_batches(config, dataset, machine, ranks), method, machine, ranks)
 

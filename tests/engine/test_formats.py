@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from metadistiller.assemble import assemble
+from metadistiller.building import load_data
 from metadistiller.config import Choice, Config
 from metadistiller.engine import formats, machine
 from metadistiller.engine.formats import CANDIDATES, Formats, fastest, measure
+from metadistiller.errors import ConfigError
 from metadistiller.nn import build_network
 
 CPU = torch.device("cpu")
@@ -130,6 +133,17 @@ def test_a_format_that_would_damage_memory_is_not_tried(
     if damages:
         measured = measure(model, (8, 8), device=CPU, among=CANDIDATES[1::2])
         assert set(measured) == {CANDIDATES[3]}
+
+
+def test_a_format_that_would_damage_memory_is_refused_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tiny_config: Config
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    dataset, asked = load_data(tiny_config.data), replace(tiny_config, memory_format="channels_last")
+    with pytest.raises(ConfigError, match=r"memory_format is 'channels_last'.*past the end.*auto or contiguous"):
+        assemble(asked, dataset)
+    assert assemble(replace(asked, model=TINY), dataset).machine.channels_last
+    assert not assemble(tiny_config, dataset).machine.channels_last
 
 
 def test_where_nothing_could_be_tried_the_last_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
