@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from metadistiller import apart
 from metadistiller.apart import train_apart
 from metadistiller.building import written_out
 from metadistiller.cli import main
 from metadistiller.config import Config
 from metadistiller.engine.machine import resolve
-from metadistiller.errors import CheckpointError, ConfigError, Paused
+from metadistiller.errors import ConfigError, Paused, RunError
 from metadistiller.records import RunFolder
 from metadistiller.signals import ASKING, WITH_PARENT, Signals
 
@@ -218,7 +219,7 @@ def test_a_comparison_that_is_killed_leaves_no_run_training(tmp_path: Path) -> N
         process.kill()
         process.communicate()
         deadline = time.monotonic() + 30
-        while is_trained(run):
+        while run.is_trained():
             assert time.monotonic() < deadline, "still training"
             time.sleep(0.1)
     finally:
@@ -230,15 +231,6 @@ def test_a_comparison_that_is_killed_leaves_no_run_training(tmp_path: Path) -> N
     assert main(["resume", str(run), "--quiet", "--budget=0.1s"]) == 3
     resumed = [event for event in run.read_events() if event["event"] == "resume"]
     assert [(event["epoch"], event["step"]) for event in resumed] == [(paused["epoch"], paused["step"])]
-
-
-def is_trained(run: RunFolder) -> bool:
-    """Whether somebody trains there now."""
-    try:
-        with run.locked():
-            return False
-    except CheckpointError:
-        return True
 
 
 def test_the_end_of_the_parent_is_heard_where_signals_are_ignored_and_by_no_grandchild() -> None:
@@ -284,6 +276,23 @@ def test_a_run_apart_is_asked_once(tiny_config: Config, tmp_path: Path) -> None:
         train_apart(RunFolder(tmp_path / "run"), config, interrupted=lambda: True)
     train_apart(RunFolder(tmp_path / "run"), config)
     assert RunFolder(tmp_path / "run").finished
+
+
+def test_a_run_apart_waits_for_whoever_still_saves_there(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = resolve(written_out(tiny_config))
+    run = RunFolder.create(tmp_path / "run", config.as_dict())
+    with run.locked(), monkeypatch.context() as patch:
+        patch.setattr(apart, "SECONDS_TO_SAVE", 0.1)
+        with pytest.raises(RunError, match="is being trained by another process"):
+            train_apart(run, config)
+    with contextlib.ExitStack() as saving:
+        saving.enter_context(run.locked())
+        # It is over while this waits, and only then.
+        monkeypatch.setattr("metadistiller.apart.time.sleep", lambda seconds: saving.close())
+        train_apart(run, config)
+    assert run.finished
 
 
 def test_a_second_ctrl_c_leaves_no_run_apart_behind(

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from .signals import WITH_PARENT
 
 NO_LIMIT = Budget(None)
 SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_TO_SAVE = 60.0
 
 
 def check_same(folder: RunFolder, config: Config) -> None:
@@ -36,6 +38,8 @@ def train_apart(
 ) -> None:
     """Train into a folder, or go on there, to the end. Where this process is killed, the other one saves and stops.
 
+    Where somebody trains there, it may be what a command that was killed has left, and it gets a minute to save.
+
     Args:
         config: resolved, as the run is to have it; read only where the folder is new.
         budget: what is left of it is the run's.
@@ -45,6 +49,7 @@ def train_apart(
     """
     words = [sys.executable, "-m", "metadistiller"]
     if folder.config.exists():
+        _wait_until_free(folder, interrupted)
         words += ["resume", str(folder), "--quiet"]
     else:
         folder.path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +84,12 @@ def train_apart(
     if process.returncode == Paused.exit_code:
         raise Paused(last)
     raise RunError(f"{shlex.join(words[2:])} ended with {process.returncode}: {last}")
+
+
+def _wait_until_free(folder: RunFolder, interrupted: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS_TO_SAVE
+    while folder.is_trained() and time.monotonic() < deadline and not interrupted():
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 @contextmanager

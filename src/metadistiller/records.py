@@ -214,6 +214,14 @@ class RunFolder:
                 raise CheckpointError(f"{self.path} is being trained by another process; wait for it to end") from None
             yield
 
+    def is_trained(self) -> bool:
+        """Whether somebody trains in this folder now."""
+        try:
+            with self.locked():
+                return False
+        except CheckpointError:
+            return True
+
     def append_event(self, kind: str, **fields: Any) -> None:
         line = json.dumps({"event": kind, **fields}, allow_nan=False).encode() + b"\n"
         with self.events.open("a+b") as file:
