@@ -38,7 +38,7 @@ from typing import Any, Literal
 
 import torch
 from _measure import environment, medians, milliseconds, peak_memory_mb, print_json, resident_mb, rounded, say
-from meta_step import SIDE, Scene, machine_of, network_of, own_step, shared_step, student_step
+from _meta_forms import SIDE, Scene, machine_of, network_of, own_step, shared_step, student_step
 from torchvision.models.resnet import BasicBlock
 
 from metadistiller.assemble import assemble

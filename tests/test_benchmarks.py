@@ -133,7 +133,7 @@ def test_shared_is_what_is_added_to_the_students_step(measured: dict[str, Any]) 
 def test_without_higher_the_error_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "higher", None)
     with pytest.raises(SystemExit, match=r"extra test: pip install"):
-        script("meta_step").library()
+        script("_meta_forms").library()
 
 
 # scaling.py
