@@ -20,18 +20,17 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from _measure import environment, print_json, rounded, say
+from _targets import derivative, untaught
 from _unseen import unseen
 from torch import Tensor
 
 from metadistiller.assemble import Restored, restore
 from metadistiller.building import load_data
 from metadistiller.config import Choice
-from metadistiller.data import Batches, Dataset, Disjoint, ImageSet, Train
+from metadistiller.data import Batch, Batches, Dataset, Disjoint, ImageSet, Train
 from metadistiller.losses import self_boosting_loss
-from metadistiller.meta import directional_derivatives, heldout_gradient, judge, shared_look_ahead
+from metadistiller.meta import judge
 from metadistiller.nn import MultiExit
-
-Pair = tuple[Tensor, Tensor]
 
 
 def not_trained_with(found: Restored) -> ImageSet | None:
@@ -55,28 +54,20 @@ def batches_of(dataset: Dataset, images: ImageSet | None, found: Restored) -> Ba
 
 def targets_at(found: Restored, exits: list[Tensor], images: Tensor, labels: Tensor) -> dict[str, list[Tensor]]:
     """Probabilities T_1..T_{K-1} by kind."""
-    early = len(exits) - 1
-    one_hot = F.one_hot(labels, exits[0].shape[1]).float()
-    made = {
-        "label": [one_hot] * early,
-        "final": [F.softmax(exits[-1], 1)] * early,
-        "exit": [F.softmax(logits, 1) for logits in exits[:-1]],
-        "uniform": [torch.full_like(one_hot, 1 / one_hot.shape[1])] * early,
-    }
+    made = {kind: [F.softmax(each, 1) for each in logits] for kind, logits in untaught(exits, labels).items()}
     own = found.method.soft_targets(images)
     return made | ({"own targets": own} if own else {})
 
 
 def derivatives(
-    student: MultiExit, train: Pair, heldouts: dict[str, Pair], lr: float
+    student: MultiExit, train: Batch, heldouts: dict[str, Batch], lr: float
 ) -> Iterator[tuple[str, float, list[Tensor]]]:
     """For each set of held-out images its loss after the look-ahead, in nats, and u_k; the look-ahead is by labels."""
     _, exits = student(train[0])
     self_boosting_loss(exits, train[1], None, alpha=1.0, temperature=1.0)[0].backward(inputs=list(student.parameters()))
-    ahead = shared_look_ahead(student, train, [], inner_lr=lr)
     for name, heldout in heldouts.items():
-        loss, v = heldout_gradient(student, ahead.fast_params, heldout, heldout="final")
-        yield name, loss.item(), directional_derivatives(student, v, train[0], temperature=1.0)
+        loss, u = derivative(student, train, heldout, lr=lr, outputs="final")
+        yield name, loss.item(), u
     student.zero_grad(set_to_none=True)
 
 

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from _measure import environment, print_json, rounded, say
+from _targets import derivative, untaught
 from _unseen import unseen
 from torch import Tensor
 
@@ -36,15 +37,7 @@ from metadistiller.config import Choice, Optim
 from metadistiller.data import Batches, Dataset, Disjoint, ImageSet, Train, seeded
 from metadistiller.engine.optim import rate_factor
 from metadistiller.losses import self_boosting_loss, target_statistics
-from metadistiller.meta import (
-    Heldout,
-    Kept,
-    directional_derivatives,
-    heldout_gradient,
-    judge,
-    restraint,
-    shared_look_ahead,
-)
+from metadistiller.meta import Heldout, Kept, judge, restraint
 from metadistiller.nn import LabelGenerator, MultiExit, build_network, stage_shapes
 from metadistiller.records import write_text
 
@@ -188,7 +181,7 @@ def main() -> None:
                 for name, each in sums.items():
                     outputs, size, of_unseen = JUDGES[name]
                     heldout = streams[of_unseen].batch(Disjoint(batch_size=size), epoch=epoch, step=step)
-                    loss, u = derivative(student, train, heldout, kept, lr=lr, outputs=outputs)
+                    loss, u = derivative(student, train, heldout, lr=lr, outputs=outputs, kept=kept)
                     row = each.setdefault("student", {"heldout_loss": 0.0})
                     row["heldout_loss"] += loss.item()
                     for label, pupil in taught[name].items():
@@ -241,33 +234,6 @@ def own_gradient(
     loss, _ = self_boosting_loss(exits, train[1], soft, alpha=ALPHA if soft else 1.0, temperature=1.0)
     loss.backward()
     return [feature.detach() for feature in features], [logits.detach() for logits in exits], kept
-
-
-def derivative(
-    student: MultiExit,
-    train: tuple[Tensor, Tensor],
-    heldout: tuple[Tensor, Tensor],
-    kept: Kept,
-    *,
-    lr: float,
-    outputs: Heldout,
-) -> tuple[Tensor, list[Tensor]]:
-    """The held-out loss after the step that .grad says, and u_k."""
-    ahead = shared_look_ahead(student, train, [], inner_lr=lr, kept=kept)
-    loss, v = heldout_gradient(student, ahead.fast_params, heldout, heldout=outputs)
-    return loss, directional_derivatives(student, v, train[0], temperature=1.0, kept=kept)
-
-
-def untaught(exits: list[Tensor], labels: Tensor) -> dict[str, list[Tensor]]:
-    """Logits of the targets that need no generator."""
-    early = len(exits) - 1
-    one_hot = 100.0 * F.one_hot(labels, exits[0].shape[1])
-    return {
-        "label": [one_hot] * early,
-        "final": exits[-1:] * early,
-        "exit": exits[:-1],
-        "uniform": [torch.zeros_like(one_hot)] * early,
-    }
 
 
 def tell(judges: dict[str, dict[str, dict[str, float]]]) -> None:
