@@ -184,10 +184,18 @@ def test_numbers_in_the_text_are_those_of_the_ledger() -> None:
         record.method: record.final
         for record in records
         if record.recipe == f"cifar100_wrn16_1_{record.method}"
-        and (record.epochs, record.seed, record.overrides) == (3, 0, {})
+        and (record.epochs, record.seed, record.overrides) == (20, 0, {})
     }
     assert len(short) == 4
-    assert ", ".join(f"{method} {final:.2f}" for method, final in short.items()) in text
+    rows = ("plain", "dsn", "self_distillation", "metadistiller")
+    assert ", ".join(f"{method} {short[method]:.2f}" for method in rows) in text
+    without = [
+        record.final
+        for record in records
+        if record.recipe == "cifar100_wrn16_1_metadistiller"
+        and (record.epochs, record.overrides) == (20, {"method.targets": "uniform"})
+    ]
+    assert f"with uniform targets {without[0]:.2f} %" in text
 
 
 LINKING = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "benchmarks" / "README.md"]
