@@ -10,10 +10,11 @@ import pytest
 
 from metadistiller import assemble, building, exporting
 from metadistiller.config import Choice, Config, Teacher
-from metadistiller.engine.step import Job, Stepper
+from metadistiller.engine.step import Job
 from metadistiller.errors import CheckpointError, ConfigError, MetaDistillerError, Paused
 from metadistiller.records import RunFolder, read_json
 from metadistiller.settings import parse
+from small_runs import Interrupted, interrupt_after, train
 
 WIDE = {"width": 6}
 TAUGHT = ("kd", "fitnet", "attention_transfer")
@@ -25,31 +26,11 @@ def student(config: Config, method: str = "kd", run: str | Path | None = None, *
     return replace(config, method=Choice(name=method, options=options), teacher=teacher, epochs=2)
 
 
-def train(config: Config, out: Path) -> Path:
-    return assemble.train(config, out, quiet=True).folder
-
-
 @pytest.fixture
 def teacher(tiny_config: Config, tmp_path: Path) -> Path:
     """A finished run of the network that the students below want to be taught by."""
     config = replace(tiny_config, model=Choice(name="resnet10", options=WIDE), method=Choice(name="plain"), epochs=2)
     return train(config, tmp_path / "teacher-run")
-
-
-class Interrupted(Exception):
-    """Stands for a kill."""
-
-
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
-    whole, left = Stepper._differentiate, [updates]
-
-    def update(self: Any, *args: Any) -> None:
-        if left[0] == 0:
-            raise Interrupted
-        left[0] -= 1
-        whole(self, *args)
-
-    monkeypatch.setattr(Stepper, "_differentiate", update)
 
 
 def bits(folder: Path) -> list[bytes]:

@@ -12,9 +12,9 @@ from metadistiller import assemble, building, exporting, recipe
 from metadistiller.config import Choice, Config
 from metadistiller.data import cifar, folder
 from metadistiller.data.imagenet import Options, build, recognises
-from metadistiller.engine.step import Stepper
 from metadistiller.errors import ConfigError, DataError
 from metadistiller.settings import parse
+from small_runs import Interrupted, interrupt_after
 
 CLASSES = ("n01440764", "n02102040", "n03000684")
 
@@ -200,28 +200,16 @@ def made(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in ("model.safetensors", "results.csv", "soft_targets.json")]
 
 
-class Interrupted(Exception):
-    """Stands for a kill: raised from inside the loop."""
-
-
 def test_a_resumed_run_equals_an_uninterrupted_one(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = assemble.train(config, tmp_path / "whole", quiet=True)
     assert whole.result["data"] == "imagenet"
-    update, left = Stepper._differentiate, [7]
-
-    def breaks_off(self: Stepper, *args: object) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Interrupted
-        update(self, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Stepper, "_differentiate", breaks_off)
     stepwise = replace(config, checkpoint_every_steps=1)
-    with pytest.raises(Interrupted):
-        assemble.train(stepwise, tmp_path / "broken", quiet=True)
-    monkeypatch.setattr(Stepper, "_differentiate", update)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 7)
+        with pytest.raises(Interrupted):
+            assemble.train(stepwise, tmp_path / "broken", quiet=True)
     assemble.resume(tmp_path / "broken", quiet=True)
     assert made(tmp_path / "broken") == made(tmp_path / "whole")
 

@@ -1,6 +1,5 @@
 """Same seed, same bits: whatever interrupts the run, watches it or looks into it."""
 
-import hashlib
 import json
 import os
 import signal
@@ -14,38 +13,19 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from interruptions import digest
 
 from metadistiller import assemble, building
 from metadistiller.config import Choice, Config
 from metadistiller.engine import train as engine
-from metadistiller.engine.checkpoint import list_checkpoints, load_checkpoint
+from metadistiller.engine.checkpoint import list_checkpoints
 from metadistiller.errors import Paused
 from metadistiller.records import RunFolder
-
-from .runs import EIGHT_WIDE, Interrupted, interrupt_after, train
+from small_runs import EIGHT_WIDE, Interrupted, interrupt_after, train
 
 METHODS = ("plain", "dsn", "self_distillation", "metadistiller", "residual_metadistiller")
 WARMED = Choice(name="metadistiller", options={"meta_every_epochs": 1, "generator_warmup_epochs": 1})
 OWN = Choice(name="metadistiller", options={"meta_every_epochs": 2, "generator_lr": 0.01, "lookahead": "own"})
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 over everything that must not depend on how the run went: weights, optimizers, tables, results."""
-    checkpoint = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
-    found = hashlib.sha256()
-    for tensors in (checkpoint.method, checkpoint.optimizers):
-        for name in sorted(tensors):
-            found.update(name.encode() + tensors[name].numpy().tobytes())
-    for name in (
-        "results.csv",
-        "evaluation.json",
-        "soft_targets.json",
-        "mistakes.json",
-        "outcomes.safetensors",
-        "model.safetensors",
-    ):
-        found.update((folder / name).read_bytes())
-    return found.hexdigest()
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny_config: Config, tmp_path: Path) -> None:

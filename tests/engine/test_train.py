@@ -16,8 +16,7 @@ from metadistiller.engine import train as engine
 from metadistiller.engine.checkpoint import list_checkpoints, load_checkpoint
 from metadistiller.errors import CheckpointError, ConfigError, TrainingError
 from metadistiller.records import RunFolder
-
-from .runs import EIGHT_WIDE, Interrupted, interrupt_after, train
+from small_runs import EIGHT_WIDE, Interrupted, interrupt_after, train
 
 
 class Silent:
