@@ -21,6 +21,7 @@ from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
 from .engine.formats import damages_memory
+from .engine.same_images import check_same_images
 from .engine.start import load_start
 from .engine.step import Job, training_batches
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
@@ -282,11 +283,12 @@ def restore(run: str | Path) -> Restored:
     """The newest valid checkpoint of a run.
 
     Raises: CheckpointError where there is none, or where that of a finished run is not its last epoch's: its network
-        would not be the one that result.json speaks of.
+        would not be the one that result.json speaks of; DataError where the images are not the run's.
     """
     folder = RunFolder.open(run)
     config = load_config(folder)
     dataset = load_data(config.data)
+    check_same_images(dataset, folder)
     method = build_method(config, dataset)
     checkpoint, refused = newest_valid(folder.checkpoints, identity(config))
     if checkpoint is None:

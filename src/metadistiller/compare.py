@@ -12,6 +12,7 @@ from .budget import no_limit
 from .building import is_taught, written_out
 from .config import Choice, Config, is_of_a_row
 from .engine.machine import resolve
+from .engine.same_images import known_images
 from .entering import left_out
 from .errors import CheckpointError, LedgerError, PageError, Paused, RunError
 from .paired import Difference, mean_and_deviation, paired_difference, told_mean
@@ -98,6 +99,13 @@ def run(
                 failed.append(str(error))
                 tell(f"{where}: failed: {error}")
                 continue
+        if (first := on_other_images(pairs).get(str(pair.folder))) is not None:
+            failed.append(
+                f"{pair.folder} was trained on other images than {first}: the data has changed in between; put those "
+                "images back, or delete the runs that are not meant"
+            )
+            tell(f"{where}: not compared: {failed[-1]}")
+            continue
         result = read_json(pair.folder.result)
         tell(f"{where}: final {result['final']:.2f}, ensemble {result['ensemble']:.2f} in {result['seconds']:.0f} s")
         write_summary(pairs, out, command=command)
@@ -122,12 +130,22 @@ def run(
     return summary
 
 
+def on_other_images(pairs: Sequence[Pair]) -> dict[str, RunFolder]:
+    """The folders of finished runs that were trained on other images than the first that says which it had, and that
+    one's: no pairing by seed makes them comparable. Runs that are older than that record are taken for the same.
+    """
+    known = [(pair.folder, known_images(pair.folder)) for pair in pairs if pair.folder.finished]
+    told = [(folder, images) for folder, images in known if images is not None]
+    return {str(folder): told[0][0] for folder, images in told if images != told[0][1]}
+
+
 def write_summary(pairs: Sequence[Pair], out: Path, *, command: str) -> dict[str, Any]:
-    """The table of what is finished so far."""
+    """The table of what is finished so far, on the same images."""
     results: dict[str, dict[int, dict[str, Any]]] = {}
+    others = on_other_images(pairs)
     for pair in pairs:
         finished = results.setdefault(pair.label, {})
-        if pair.folder.finished:
+        if pair.folder.finished and str(pair.folder) not in others:
             finished[pair.config.seed] = read_json(pair.folder.result)
     teachers = {pair.label for pair in pairs if pair.teaches}
     rows = [

@@ -1,12 +1,12 @@
 """A record with every field, and run folders that records are made of, without a run."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from metadistiller.config import Config
-from metadistiller.ledger import Hardware, Record, TargetsAt, TeacherRun
+from metadistiller.ledger import Hardware, Images, Record, TargetsAt, TeacherRun
 from metadistiller.records import RunFolder, write_json
 
 RECORD = Record(
@@ -30,6 +30,7 @@ RECORD = Record(
     peak_memory_mb=1100.5,
     date="2026-11-22T14:03:05Z",
 )
+IMAGES = Images(train=50_000, test=10_000, classes=100, labels="0" * 64)
 FIRST = TargetsAt(
     epoch=0,
     generator_steps=391,
@@ -73,7 +74,7 @@ def finished(folder: Path, config: Config, *, teacher: dict[str, Any] | None = N
     if teacher is not None:
         run.append_event("teacher", **teacher)
     command = "metadistiller train r --data.root /home/somebody/data --out /tmp/x"
-    run.append_event("start", environment=ENVIRONMENT | {"threads": 64}, command=command)
+    run.append_event("start", environment=ENVIRONMENT | {"threads": 64}, command=command, images=asdict(IMAGES))
     run.append_event("resume", environment=ENVIRONMENT, command="metadistiller resume /tmp/x")
     names = {"method": config.method.name, "network": config.model.name, "data": config.data.name}
     scores = {"exits": [50.0], "final": 60.5, "ensemble": 61.0, "seconds": 99.5, "peak_memory_mb": 512.0}

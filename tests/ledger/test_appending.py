@@ -18,7 +18,7 @@ from metadistiller.errors import LedgerError
 from metadistiller.ledger import Record, _file, append, identity, locked, read
 from metadistiller.records import write_json
 
-from .made import FIRST, LAST, RECORD
+from .made import FIRST, IMAGES, LAST, RECORD
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,7 @@ from .made import FIRST, LAST, RECORD
         replace(RECORD, teacher=None, commit=None, exits=(), overrides={}),
         replace(RECORD, targets=(FIRST,)),
         replace(RECORD, targets=(FIRST, LAST)),
+        replace(RECORD, images=IMAGES),
     ],
 )
 def test_what_is_entered_is_read(path: Path, record: Record) -> None:
@@ -40,7 +41,7 @@ def test_records_stay_in_the_order_of_entry(path: Path) -> None:
     records = [replace(RECORD, seed=seed) for seed in (3, 0, 2)]
     assert [append(path, record) for record in records] == [True] * 3
     assert read(path) == records
-    assert json.loads(path.read_text())["format"] == 2
+    assert json.loads(path.read_text())["format"] == 3
 
 
 def test_a_ledger_has_a_line_for_each_run(path: Path) -> None:
@@ -53,19 +54,53 @@ def test_a_ledger_has_a_line_for_each_run(path: Path) -> None:
     assert [json.loads(line.removesuffix(",")) for line in after[-4:-2]] == json.loads(path.read_text())["runs"]
 
 
-def test_a_ledger_of_format_1_is_read_without_targets_and_goes_on_in_format_2(path: Path) -> None:
+@pytest.mark.parametrize(("old", "later"), [(1, ("targets", "images")), (2, ("images",))])
+def test_a_ledger_of_an_older_format_is_read_and_goes_on_in_the_newest(
+    path: Path, old: int, later: tuple[str, ...]
+) -> None:
     append(path, RECORD)
     whole = json.loads(path.read_text())
-    del whole["runs"][0]["targets"]
-    write_json(path, {**whole, "format": 1})
+    for key in later:
+        del whole["runs"][0][key]
+    write_json(path, {**whole, "format": old})
     assert read(path) == [RECORD]
-    assert append(path, replace(RECORD, seed=1, targets=(FIRST, LAST)))
-    assert json.loads(path.read_text())["format"] == 2
-    assert read(path) == [RECORD, replace(RECORD, seed=1, targets=(FIRST, LAST))]
-    # A file of format 1 that has what came later is none.
-    write_json(path, {**json.loads(path.read_text()), "format": 1})
-    with pytest.raises(LedgerError, match="run 0 has unknown keys: targets"):
+    newer = replace(RECORD, seed=1, targets=(FIRST, LAST), images=IMAGES)
+    assert append(path, newer)
+    assert json.loads(path.read_text())["format"] == 3
+    assert read(path) == [RECORD, newer]
+    # A file of an older format that has what came later is none.
+    write_json(path, {**json.loads(path.read_text()), "format": old})
+    with pytest.raises(LedgerError, match=f"run 0 has unknown keys: {', '.join(sorted(later))}"):
         read(path)
+
+
+OTHERS = [
+    replace(IMAGES, train=IMAGES.train + 1),
+    replace(IMAGES, test=IMAGES.test + 1),
+    replace(IMAGES, classes=IMAGES.classes + 1),
+    replace(IMAGES, labels="f" * 64),
+]
+
+
+@pytest.mark.parametrize("images", OTHERS)
+def test_two_folders_of_one_name_are_never_one_setting(path: Path, images: ledger.Images) -> None:
+    mine = replace(RECORD, data="folder", overrides={"data.root": "photos", "data.size": 96}, images=IMAGES)
+    append(path, mine)
+    before = path.read_bytes()
+    for change in ({"seed": 1}, {"recipe": "cifar100_resnet18_dsn", "method": "dsn"}, {"epochs": 3}):
+        assert append(path, replace(mine, **change))
+        path.write_bytes(before)
+        with pytest.raises(LedgerError, match=r"nobody could tell them apart; give the data another name"):
+            append(path, replace(mine, images=images, **change))
+        assert path.read_bytes() == before
+    # Another name, another setting of the data, or a run that does not say what it had.
+    for other in (
+        replace(mine, images=images, overrides={**mine.overrides, "data.root": "birds"}),
+        replace(mine, images=images, overrides={**mine.overrides, "data.train_per_class": 5}),
+        replace(mine, images=images, data="table", seed=2),
+        replace(mine, images=None, seed=1),
+    ):
+        assert append(path, other)
 
 
 def test_the_same_run_again_changes_nothing(path: Path) -> None:

@@ -22,7 +22,7 @@ from metadistiller.errors import CheckpointError
 from metadistiller.ledger import Hardware, Record, TeacherRun, append, read, record_of
 from metadistiller.records import RunFolder, source_commit, write_json
 
-from .made import ENVIRONMENT, TAUGHT, finished
+from .made import ENVIRONMENT, IMAGES, TAUGHT, finished
 
 A, B = "a" * 40, "b" * 40 + "-dirty"
 
@@ -50,7 +50,15 @@ def test_a_record_holds_what_the_folder_holds(tmp_path: Path, kd: Config) -> Non
         seconds=99.5,
         peak_memory_mb=512.0,
         date="2026-11-22T14:03:05Z",
+        images=IMAGES,
     )
+
+
+def test_a_run_from_before_the_record_of_its_images_has_none(tmp_path: Path, kd: Config) -> None:
+    run = finished(tmp_path / "run", kd, teacher=TAUGHT)
+    older = [{key: value for key, value in event.items() if key != "images"} for event in run.read_events()]
+    run.events.write_text("".join(f"{json.dumps(event)}\n" for event in older))
+    assert record_of(run, "r", kd).images is None
 
 
 def test_a_teacher_of_an_older_run_has_no_device(tmp_path: Path, kd: Config) -> None:

@@ -16,6 +16,7 @@ from .checkpoint import Checkpoint, Progress, identity, load_weights, newest_val
 from .evaluate import Evaluation, evaluate
 from .products import write_products
 from .profile import stopwatch_of
+from .same_images import check_same_images
 from .start import load_start
 from .step import Job, Stepper
 from .stopping import Stopped
@@ -56,8 +57,8 @@ def train(
         interrupted: the same, for who cannot wait so long: asked before the first step and between batches of an
             evaluation too.
         profile: whether to measure where the time goes; changes no bit of what is trained.
-    Raises: TrainingError where a loss is not finite; CheckpointError where the folder belongs to another run; Paused
-        after saving, where `stop` or `interrupted` says so.
+    Raises: TrainingError where a loss is not finite; CheckpointError where the folder belongs to another run; DataError
+        where it was begun on other images; Paused after saving, where `stop` or `interrupted` says so.
     """
     stopwatch = stopwatch_of(job.machine) if profile else None
     with keeping(stopwatch), timed(OTHER):
@@ -66,6 +67,7 @@ def train(
 
 def _train(run: "_Run", command: str, changed: Mapping[str, Any]) -> dict[str, Any]:
     job, folder = run.job, run.folder
+    images = check_same_images(job.dataset, folder, job.ranks)
     progress = run.restore()
     begun = bool(progress.epoch or progress.step)
     environment = {**job.machine.describe(), "ranks": job.ranks.world}
@@ -76,6 +78,7 @@ def _train(run: "_Run", command: str, changed: Mapping[str, Any]) -> dict[str, A
         environment=environment,
         command=command,
         changed=dict(changed),
+        images=images,
         epoch=progress.epoch,
         step=progress.step,
         seconds=run.seconds,

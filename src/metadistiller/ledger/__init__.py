@@ -1,6 +1,6 @@
 """The ledger: one file with every finished run that counts as evidence, what it was and what came out.
 
-{"format": 2, "runs": [...]}, one record a run; docs/run-folder.md has every key. A record holds nothing of the machine
+{"format": 3, "runs": [...]}, one record a run; docs/run-folder.md has every key. A record holds nothing of the machine
 that is not a fact about the run: no path, no user. Entering is safe for several processes at once.
 
 _record.py      a record, its id, and the check that it can be one
@@ -10,11 +10,12 @@ _targets.py     the soft targets of a run over training
 """
 
 from ._file import append, locked, read
-from ._record import Hardware, Record, TargetsAt, TeacherRun, identity
+from ._record import Hardware, Images, Record, TargetsAt, TeacherRun, identity
 from ._run import of_training, record_of
 
 __all__ = [
     "Hardware",
+    "Images",
     "Record",
     "TargetsAt",
     "TeacherRun",

@@ -9,15 +9,14 @@ from pathlib import Path
 
 from ..errors import CheckpointError, LedgerError
 from ..records import read_json, write_text
-from ._record import Record, parse
+from ._record import FORMAT, Record, parse
 
-FORMAT = 2
-WITHOUT_TARGETS = 1  # the format before `targets`
 WAIT_SECONDS = 30.0  # for another process that is entering a run
 
 
 def read(path: str | Path) -> list[Record]:
-    """Every record in the order of entry; none where there is no file yet. Those of format 1 have no `targets`.
+    """Every record in the order of entry; none where there is no file yet. Those of an older format have None for
+    what came later.
 
     Raises: LedgerError where it is damaged, or of a format that this version does not know.
     """
@@ -30,16 +29,16 @@ def read(path: str | Path) -> list[Record]:
         raise LedgerError(f"{error}; bring back an earlier version of it") from None
     if not isinstance(values, dict) or "format" not in values:
         raise LedgerError(f"{path} is no ledger: it has no format; give the path of a ledger.json")
-    if values["format"] not in (WITHOUT_TARGETS, FORMAT):
+    if values["format"] not in range(1, FORMAT + 1):
         raise LedgerError(
-            f"{path} has format {values['format']!r}, this version reads {WITHOUT_TARGETS} and {FORMAT}; install the "
-            "version that wrote it"
+            f"{path} has format {values['format']!r}, this version reads 1 to {FORMAT}; install the version that wrote "
+            "it"
         )
     if set(values) != {"format", "runs"} or not isinstance(values["runs"], list):
         raise LedgerError(f"{path} holds {sorted(values)}, not format and a list of runs; it was damaged or edited")
     records: dict[str, Record] = {}
     for place, run in enumerate(values["runs"]):
-        record = parse(run, f"{path}, run {place}", targets=values["format"] != WITHOUT_TARGETS)
+        record = parse(run, f"{path}, run {place}", format=values["format"])
         if record.id in records:
             raise LedgerError(f"{path}, run {place} is there already, by its id {record.id}; take one of them out")
         records[record.id] = record
@@ -50,8 +49,8 @@ def append(path: str | Path, record: Record) -> bool:
     """Enter a run; several processes may do so at once.
 
     Returns: False where the same run is there already with the same outcome, and nothing is written.
-    Raises: LedgerError where it is there with another outcome, where the file cannot be read, or where somebody else
-        holds it for half a minute; it is left as it was.
+    Raises: LedgerError where it is there with another outcome, where a run with the same data settings had other
+        images, where the file cannot be read, or where somebody else holds it for half a minute; it is left as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +61,12 @@ def append(path: str | Path, record: Record) -> bool:
         for there in records:
             if there.is_of_the_run_of(record):
                 return False
+            if _differ_in_images(there, record):
+                raise LedgerError(
+                    f"{path} has runs on {_told(there)}, and this one is on {_told(record)}, of the same name and "
+                    "settings: nobody could tell them apart; give the data another name, or keep this run in a ledger "
+                    "of its own, --evidence OTHER"
+                )
             if there.id != record.id:
                 continue
             if there.outcome == record.outcome:
@@ -74,6 +79,19 @@ def append(path: str | Path, record: Record) -> bool:
             )
         write_text(path, _text((*records, record)))
     return True
+
+
+def _differ_in_images(one: Record, other: Record) -> bool:
+    """Whether two runs that would be averaged or compared saw different images, as far as both say what they saw."""
+    known = one.images is not None and other.images is not None
+    return known and one.images != other.images and one.data_settings == other.data_settings
+
+
+def _told(record: Record) -> str:
+    images = record.images
+    assert images is not None
+    counts = f"{images.train:,} training and {images.test:,} test images of {images.classes:,} classes"
+    return f"{record.data} with {counts} (labels {images.labels[:8]})"
 
 
 def _text(records: Sequence[Record]) -> str:

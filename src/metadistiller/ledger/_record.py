@@ -35,6 +35,18 @@ class TeacherRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Images:
+    """What a run was trained and tested on, as `images` in events.jsonl has it: how many of each part, how many
+    classes, and the SHA-256 of the names of the classes and of every label.
+    """
+
+    train: int
+    test: int
+    classes: int
+    labels: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetsAt:
     """What the soft targets were in one epoch, as its row of results.csv has it; a tuple has T_1 to T_{K-1}.
 
@@ -88,6 +100,7 @@ class Record:
         date: when it finished, UTC, such as 2026-11-22T14:03:05Z.
         targets: its soft targets over training, at most 12 epochs; None for a method without, and for a run that was
             entered before they were.
+        images: what it was trained and tested on; None for a run that does not say so.
     """
 
     recipe: str
@@ -110,6 +123,7 @@ class Record:
     peak_memory_mb: float
     date: str
     targets: tuple[TargetsAt, ...] | None = None
+    images: Images | None = None
 
     @property
     def id(self) -> str:
@@ -126,6 +140,11 @@ class Record:
     def outcome(self) -> tuple[float, ...]:
         """What two runs of the same settings on the same hardware must agree in to be one."""
         return (*self.exits, self.final, self.ensemble)
+
+    @property
+    def data_settings(self) -> tuple[str, dict[str, Any]]:
+        """The data set by name and what differs from its own defaults, which are those of all recipes."""
+        return self.data, {key: value for key, value in self.overrides.items() if key.startswith("data.")}
 
     def is_of_the_run_of(self, other: "Record") -> bool:
         """Whether both are of one folder, entered by two versions: the newer has settings that the run is older than,
@@ -166,6 +185,10 @@ def _is_text(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
 def _is_length(value: Any) -> bool:
@@ -242,6 +265,16 @@ _RECORD: Mapping[str, _Check] = {
     "peak_memory_mb": _is_amount,
     "date": lambda value: isinstance(value, str) and _DATE.fullmatch(value) is not None,
     "targets": lambda value: value is None or _is_curve(value),
+    "images": lambda value: value is None or isinstance(value, dict),
+}
+# The format of a ledger that has all of them, and of the first that had each that came later.
+FORMAT = 3
+_SINCE = {"targets": 2, "images": 3}
+_IMAGES: Mapping[str, _Check] = {
+    "train": _is_length,
+    "test": _is_length,
+    "classes": _is_length,
+    "labels": _is_sha256,
 }
 _TARGETS: Mapping[str, _Check] = {
     "epoch": _is_count,
@@ -270,19 +303,22 @@ def _checked(values: Any, known: Mapping[str, _Check], where: str) -> dict[str, 
     return values
 
 
-def parse(values: Any, where: str, *, targets: bool = True) -> Record:
-    """A record as the file has it, which may be of the time before `targets`.
+def parse(values: Any, where: str, *, format: int = FORMAT) -> Record:
+    """A record as a file of this format has it; what came later is None.
 
     Raises: LedgerError that begins with `where`.
     """
-    known = _RECORD if targets else {key: check for key, check in _RECORD.items() if key != "targets"}
-    found = {"targets": None, **_checked(values, known, where)}
+    later = {key: None for key, since in _SINCE.items() if since > format}
+    known = {key: check for key, check in _RECORD.items() if key not in later}
+    found = {**later, **_checked(values, known, where)}
     found["exits"] = tuple(found["exits"])
     found["hardware"] = Hardware(**_checked(found["hardware"], _HARDWARE, f"{where}, hardware"))
     if found["teacher"] is not None:
         found["teacher"] = TeacherRun(**_checked(found["teacher"], _TEACHER, f"{where}, teacher"))
     if found["targets"] is not None:
         found["targets"] = _targets(found["targets"], found, where)
+    if found["images"] is not None:
+        found["images"] = Images(**_checked(found["images"], _IMAGES, f"{where}, images"))
     told = found.pop("id")
     record = Record(**found)
     if record.id != told:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from ..config import Config
 from ..errors import CheckpointError, LedgerError
 from ..records import RunFolder, read_json
-from ._record import Hardware, Record, TeacherRun
+from ._record import Hardware, Images, Record, TeacherRun
 from ._targets import targets_of
 
-_Kind = TypeVar("_Kind", Hardware, TeacherRun)
+_Kind = TypeVar("_Kind", Hardware, Images, TeacherRun)
 
 PLACE = "FOLDER"  # what stands in a record for a path of somebody's machine
 
@@ -63,6 +63,8 @@ def record_of(
         started = [event for event in events if event["event"] in ("start", "resume")]
         teachers = [event for event in events if event["event"] == "teacher"]
         environment = started[-1]["environment"]
+        # Older runs do not say what they had.
+        images = next((event["images"] for event in started if "images" in event), None)
         finished = datetime.fromtimestamp(folder.result.stat().st_mtime, tz=timezone.utc)
         return Record(
             recipe=recipe,
@@ -86,6 +88,7 @@ def record_of(
             peak_memory_mb=result["peak_memory_mb"],
             date=finished.strftime("%Y-%m-%dT%H:%M:%SZ"),
             targets=targets_of(_rows(folder), events, settings),
+            images=None if images is None else _taken(Images, images),
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(
