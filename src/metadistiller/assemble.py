@@ -52,9 +52,8 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, 
     method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device), ranks)
     if machine.channels_last and damages_memory(method, machine.device):
         raise ConfigError(
-            "memory_format is 'channels_last', in which training this network writes past the end of memory on this "
-            "processor (AVX2; strided 1x1 convolutions of fewer than 8 channels); take auto or contiguous, or go on "
-            "with a run that has begun on a processor with AVX-512"
+            "memory_format is 'channels_last', in which training this network on a processor may write past the end of "
+            "memory (strided 1x1 convolutions of fewer than 16 channels); take auto or contiguous, or a wider network"
         )
     machine.place(method)
     return Job(config, dataset, training_batches(config, dataset, machine, ranks), method, machine, ranks)

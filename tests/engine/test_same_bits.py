@@ -21,7 +21,7 @@ from metadistiller.engine import train as engine
 from metadistiller.engine.checkpoint import list_checkpoints
 from metadistiller.errors import Paused
 from metadistiller.records import RunFolder
-from small_runs import EIGHT_WIDE, Interrupted, interrupt_after, train
+from small_runs import SIXTEEN_WIDE, Interrupted, interrupt_after, train
 
 METHODS = ("plain", "dsn", "self_distillation", "metadistiller", "residual_metadistiller")
 WARMED = Choice(name="metadistiller", options={"meta_every_epochs": 1, "generator_warmup_epochs": 1})
@@ -87,7 +87,7 @@ def test_resume_from_every_update_of_a_run_with_two_meta_epochs(
 def test_bfloat16_and_channels_last_resume_bitwise_too(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(tiny_config, model=EIGHT_WIDE, precision="bfloat16", memory_format="channels_last")
+    config = replace(tiny_config, model=SIXTEEN_WIDE, precision="bfloat16", memory_format="channels_last")
     whole = train(config, tmp_path / "whole")
     interrupt_after(monkeypatch, 7)
     with pytest.raises(Interrupted):

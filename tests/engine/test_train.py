@@ -16,7 +16,7 @@ from metadistiller.engine import train as engine
 from metadistiller.engine.checkpoint import list_checkpoints, load_checkpoint
 from metadistiller.errors import CheckpointError, ConfigError, TrainingError
 from metadistiller.records import RunFolder
-from small_runs import EIGHT_WIDE, Interrupted, interrupt_after, train
+from small_runs import SIXTEEN_WIDE, Interrupted, interrupt_after, train
 
 
 class Silent:
@@ -155,7 +155,7 @@ def test_an_evaluation_of_a_finished_run_is_of_its_last_epoch_or_refused(tiny_co
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_batches_come_in_the_memory_format_that_was_asked_for(layout: str, tiny_config: Config) -> None:
-    config = replace(tiny_config, model=EIGHT_WIDE, memory_format=layout)  # type: ignore[arg-type]
+    config = replace(tiny_config, model=SIXTEEN_WIDE, memory_format=layout)  # type: ignore[arg-type]
     job = assemble.assemble(config, building.load_data(config.data))
     wanted = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
     for objective in job.method.objectives(0):

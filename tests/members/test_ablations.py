@@ -11,6 +11,7 @@ from metadistiller.data import Train
 from metadistiller.errors import ConfigError
 from metadistiller.lookup import find
 from metadistiller.methods import Method
+from metadistiller.recipes import recipe, recipes
 
 from .toys import CLASSES, PACKAGE, RATES, Steps, batch, make, moved, setting, snapshot
 
@@ -18,7 +19,6 @@ TARGETS = ("meta", "labels", "frozen", "uniform")
 # Of each option of the meta step a value that is not the default.
 META = {
     "lookahead": "own",
-    "heldout": "all",
     "heldout_batch_size": 64,
     "derivative": "finite_differences",
     "meta_precision": "float32",
@@ -163,6 +163,9 @@ def test_an_option_without_effect_is_refused_where_it_was_set(targets: str, opti
 @pytest.mark.parametrize("targets", TARGETS)
 def test_written_out_defaults_and_what_recipes_set_pass(targets: str) -> None:
     member = find(PACKAGE, "method", "metadistiller")
-    by_recipe = {"meta_every_epochs": 1, "meta_every_steps": 2, "generator_width": 64, "generator_kl_weight": 0.1}
-    written = member.written_out({"targets": targets, **by_recipe})
-    assert member.written_out(written) == written
+    found = [recipe(name).method for name in recipes()]
+    by_recipe = [dict(method.options) for method in found if method.name == "metadistiller"]
+    assert {key for options in by_recipe for key in options} >= {"meta_every_epochs", "heldout", "generator_width"}
+    for options in (*by_recipe, {"meta_every_steps": 2}):
+        written = member.written_out({"targets": targets, **options})
+        assert member.written_out(written) == written

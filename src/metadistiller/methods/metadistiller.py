@@ -24,8 +24,8 @@ from ._options import check_inner_width, check_weights, refuse_unused
 from ._self_boosting import Answered, SelfBoosting, build_student
 
 # Options that change nothing, by choice of `targets`. What recipes set for a data set or a network (generator_width, M,
-# meta_every_steps, generator_kl_weight) is not among them: the ablations must run from there.
-_META = ("lookahead", "heldout", "heldout_batch_size", "derivative", "meta_precision", "generator_warmup_epochs")
+# meta_every_steps, heldout, generator_kl_weight) is not among them: the ablations must run from there.
+_META = ("lookahead", "heldout_batch_size", "derivative", "meta_precision", "generator_warmup_epochs")
 _UNUSED: Mapping[str, tuple[str, ...]] = {
     "meta": (),
     "labels": _META,

@@ -5,7 +5,7 @@ from ..config import Choice, Config, Optim
 
 def _photos(name: str) -> Config:
     # As in `folder`; the maps of 224 pixels are large.
-    method = {"meta_every_epochs": 1, "generator_kl_weight": 0.1, "generator_width": 128}
+    method = {"meta_every_epochs": 1, "heldout": "all", "generator_kl_weight": 0.1, "generator_width": 128}
     return Config(
         data=Choice(name=name),
         model=Choice(name="resnet18", options={"stem": "imagenet"}),
