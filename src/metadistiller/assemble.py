@@ -20,8 +20,9 @@ from .engine.answers import answers
 from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
+from .engine.export import shows_alike
 from .engine.formats import damages_memory
-from .engine.same_images import check_same_images
+from .engine.same_images import check_ranks, check_same_images, check_same_test
 from .engine.start import load_start
 from .engine.step import Job, training_batches
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
@@ -29,7 +30,7 @@ from .engine.trackers import Tracking, check_trackers
 from .engine.train import Watcher
 from .engine.train import train as train_job
 from .engine.watch import Everyone, Lines, LiveDisplay
-from .errors import CheckpointError, ConfigError, Paused
+from .errors import CheckpointError, ConfigError, DataError, Paused
 from .methods import Method
 from .nn import Backbone
 from .ranks import ALONE, Ranks, joined
@@ -37,13 +38,18 @@ from .records import RunFolder, read_json
 from .settings import load_config
 
 
-def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, *, ranks: Ranks = ALONE) -> Job:
+def assemble(
+    config: Config, dataset: Dataset, teacher: Backbone | None = None, *, ranks: Ranks = ALONE, begun: bool = False
+) -> Job:
     """A run ready to train; `config` is resolved for this machine, and every default written out, first.
 
     Args:
         ranks: that train it together, each with a job of its own.
-    Raises: ConfigError, also where the memory format that was asked for damages memory here.
+        begun: whether the run has begun, perhaps before its memory format was known to damage memory; then it goes on
+            contiguous, as a new one does that leaves its format open.
+    Raises: ConfigError, also where the memory format that was asked for damages memory.
     """
+    asked = config.memory_format
     config = machines.resolve_together(written_out(config), ranks)
     machine = machines.Machine.of(config)
     if teacher is not None:
@@ -51,6 +57,9 @@ def assemble(config: Config, dataset: Dataset, teacher: Backbone | None = None, 
     weights = class_weights(dataset.train.labels, dataset.num_classes, config.class_weights)
     method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device), ranks)
     if machine.channels_last and damages_memory(method, machine.device):
+        if begun or asked == "auto":
+            # Of a second network, such as dml's, nobody knew when the fastest format was measured.
+            return assemble(replace(config, memory_format="contiguous"), dataset, teacher, ranks=ranks)
         raise ConfigError(
             "memory_format is 'channels_last', in which training this network on a processor may write past the end of "
             "memory (strided 1x1 convolutions of fewer than 16 channels); take auto or contiguous, or a wider network"
@@ -141,8 +150,10 @@ def _begin(config: Config, out: str | Path | None, sitting: "_Sitting", auto_res
         return _go_on(begun, with_workers_of(config, load_config(begun)), sitting)
     with ranks.machine_by_machine():
         dataset = load_data(config.data)
+    check_ranks(dataset, ranks)
     if config.teacher is not None and config.teacher.run is not None:
         source = finished_teacher(RunFolder.open(config.teacher.run))
+        check_same_test(dataset, source)
         load_teacher(source.weights, config.teacher, config=config, dataset=dataset)
     # Whatever makes no sense is found before there is a folder, and before days go into a teacher.
     jobs = [assemble(config, dataset, ranks=ranks)]
@@ -188,7 +199,7 @@ def _go_on(folder: RunFolder, config: Config, sitting: "_Sitting") -> Trained:
         return Trained(folder.path, read_json(folder.result))
     with ranks.machine_by_machine():
         dataset = load_data(config.data)
-    return _run([assemble(config, dataset, ranks=ranks)], folder, sitting)
+    return _run([assemble(config, dataset, ranks=ranks, begun=True)], folder, sitting)
 
 
 class _Sitting(NamedTuple):
@@ -214,6 +225,7 @@ def _run(jobs: list[Job], folder: RunFolder, sitting: _Sitting) -> Trained:
             del job
             if not ranks.first_says(folder.teacher.exists):
                 source = _trained_teacher(config, teacher, folder, sitting)
+                check_same_test(dataset, source)
                 if ranks.first:
                     keep_teacher(source, folder)
                 ranks.wait()
@@ -278,16 +290,23 @@ class Restored:
     refused: list[str]
 
 
-def restore(run: str | Path) -> Restored:
+def restore(run: str | Path, *, tested: bool = True) -> Restored:
     """The newest valid checkpoint of a run.
 
+    Args:
+        tested: whether it is asked about the images that it was tested on, so that these must be the ones. If not, it
+            is enough that the network is shown what it was trained to see, where its own file says what that was.
     Raises: CheckpointError where there is none, or where that of a finished run is not its last epoch's: its network
         would not be the one that result.json speaks of; DataError where the images are not the run's.
     """
     folder = RunFolder.open(run)
     config = load_config(folder)
     dataset = load_data(config.data)
-    check_same_images(dataset, folder)
+    try:
+        check_same_images(dataset, folder)
+    except DataError:
+        if tested or not folder.weights.exists() or not shows_alike(folder.weights, config, dataset):
+            raise
     method = build_method(config, dataset)
     checkpoint, refused = newest_valid(folder.checkpoints, identity(config))
     if checkpoint is None:

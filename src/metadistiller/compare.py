@@ -90,7 +90,8 @@ def run(
     not_done: dict[bool, list[str]] = {}
     for number, pair in enumerate(pairs, start=1):
         where = f"[{number}/{len(pairs)}] {pair.label} seed {pair.config.seed}"
-        if not pair.folder.finished:
+        trained = not pair.folder.finished
+        if trained:
             if interrupted():
                 raise Paused(f"stopped in time, before {pair.folder} had begun; the same command goes on from there")
             try:
@@ -102,9 +103,12 @@ def run(
         if (first := on_other_images(pairs).get(str(pair.folder))) is not None:
             failed.append(
                 f"{pair.folder} was trained on other images than {first}: the data has changed in between; put those "
-                "images back, or delete the runs that are not meant"
+                "images back, or begin again with another --out"
             )
             tell(f"{where}: not compared: {failed[-1]}")
+            if trained:
+                # Whatever came now would be on these images too.
+                break
             continue
         result = read_json(pair.folder.result)
         tell(f"{where}: final {result['final']:.2f}, ensemble {result['ensemble']:.2f} in {result['seconds']:.0f} s")
@@ -131,12 +135,16 @@ def run(
 
 
 def on_other_images(pairs: Sequence[Pair]) -> dict[str, RunFolder]:
-    """The folders of finished runs that were trained on other images than the first that says which it had, and that
-    one's: no pairing by seed makes them comparable. Runs that are older than that record are taken for the same.
+    """The folders of finished runs that were trained on other images than the one that was finished first, and that
+    one's: no pairing by seed makes them comparable. Runs that are older than the record of images are taken for the
+    same.
     """
     known = [(pair.folder, known_images(pair.folder)) for pair in pairs if pair.folder.finished]
-    told = [(folder, images) for folder, images in known if images is not None]
-    return {str(folder): told[0][0] for folder, images in told if images != told[0][1]}
+    known = [(folder, images) for folder, images in known if images is not None]
+    if not known:
+        return {}
+    first, theirs = min(known, key=lambda each: each[0].result.stat().st_mtime_ns)
+    return {str(folder): first for folder, images in known if images != theirs}
 
 
 def write_summary(pairs: Sequence[Pair], out: Path, *, command: str) -> dict[str, Any]:

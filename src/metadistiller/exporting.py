@@ -59,7 +59,8 @@ def export(
             stage, early exits included, with the thresholds that `metadistiller calibrate` chose, or 0.9.
         int8: of onnx, write a second file with 8-bit whole numbers beside it: FILE.onnx and FILE.int8.onnx.
     Raises: ExportError where the file does not answer as the trained network does; nothing is changed then.
-        UnknownName, ConfigError, CheckpointError.
+        UnknownName, ConfigError, CheckpointError; DataError where the data set is not there, or has become one that is
+        shown in another way, or with `int8`, which counts what it gets right, where it has other images.
     """
     request = _request(format, int8)
     path = Path(out) if out is not None else Path(run) / f"exported{request.format.suffix or '-stages'}"
@@ -67,7 +68,7 @@ def export(
     folder = RunFolder.open(run)
     # Before anything takes long.
     policy = None if request.format.suffix else _calibrated(folder)
-    found = restore(run)
+    found = restore(run, tested=int8)
     path.parent.mkdir(parents=True, exist_ok=True)
     return _export(found, folder, path, request, policy)
 

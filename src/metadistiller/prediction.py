@@ -104,7 +104,8 @@ def predict(
         threshold: probability from which an early exit is trusted, above 0 to 1; None takes 0.9, and of what
             answers early its own.
         top: how many classes `top` names, >= 1.
-    Raises: ConfigError where an image is not there. CheckpointError.
+    Raises: ConfigError where an image is not there. CheckpointError. DataError where a run's data set is not there, or
+        has become one that is shown in another way, or of other classes; RUN/model.safetensors answers without it.
     """
     require(threshold is None or 0 < threshold <= 1, "threshold", threshold, "take above 0 and at most 1")
     require(top >= 1, "top", top, "take 1 or more")
@@ -153,7 +154,7 @@ def _network(place: Path) -> _Network:
                 file=sys.stderr,
             )
         return _Network(file.answers, how.classes, preparation, file.leaving, file.num_outputs)
-    restored = restore(place)
+    restored = restore(place, tested=False)
     data = restored.dataset
     method = restored.method.eval()
     return _Network(

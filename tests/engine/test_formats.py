@@ -11,14 +11,14 @@ import torch
 
 from metadistiller.assemble import assemble
 from metadistiller.building import load_data
-from metadistiller.config import Choice, Config
+from metadistiller.config import Choice, Config, Teacher
 from metadistiller.engine import formats, machine
 from metadistiller.engine.formats import CANDIDATES, Formats, fastest, measure
 from metadistiller.errors import ConfigError
 from metadistiller.nn import build_network
 
 CPU = torch.device("cpu")
-# Narrower ones are not tried in channels_last everywhere (damages_memory).
+# Narrower ones are not tried in channels_last (damages_memory).
 TINY = Choice(name="resnet10", options={"width": 16})
 
 
@@ -138,6 +138,21 @@ def test_a_format_that_would_damage_memory_is_refused_where_it_is_asked_for(tiny
         assemble(asked, dataset)
     assert assemble(replace(asked, model=TINY), dataset).machine.channels_last
     assert not assemble(tiny_config, dataset).machine.channels_last
+    # A run that was begun in it, before that was known, goes on.
+    begun = assemble(asked, dataset, begun=True)
+    assert (begun.machine.channels_last, begun.config.memory_format) == (False, "contiguous")
+
+
+def test_a_format_left_open_is_one_in_which_the_second_network_is_safe_too(
+    monkeypatch: pytest.MonkeyPatch, tiny_config: Config
+) -> None:
+    monkeypatch.setattr(machine, "fastest", lambda *args, among, **more: among[0])
+    dataset, open_ = load_data(tiny_config.data), replace(tiny_config, model=TINY, memory_format="auto")
+    for width, expected in ((16, "channels_last"), (8, "contiguous")):
+        peer = Teacher(name="resnet10", options={"width": width})
+        assert (
+            assemble(replace(open_, method=Choice(name="dml"), teacher=peer), dataset).config.memory_format == expected
+        )
 
 
 # With fewer channels than 16 it crashes, where the processor has AVX-512.

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 
 from metadistiller import assemble, compare
+from metadistiller.app._shown import Shown
 from metadistiller.building import load_data
-from metadistiller.config import Choice, Config
-from metadistiller.engine.same_images import check_same_images, known_images
+from metadistiller.calibrating import calibrate
+from metadistiller.config import Choice, Config, Teacher
+from metadistiller.engine.same_images import check_same_images, check_same_test, known_images
 from metadistiller.errors import DataError, Paused, RunError
+from metadistiller.exporting import export
 from metadistiller.prediction import predict
-from metadistiller.ranks import Ranks
 from metadistiller.records import RunFolder
 
 
@@ -44,7 +46,12 @@ def rename(photos: Path) -> None:
     (photos / "dog").rename(photos / "fox")
 
 
-CHANGES = [add, move, rename]
+def reorder(photos: Path) -> None:
+    """One file by another name: which images are held out follows from their order."""
+    (photos / "cat" / "0.png").rename(photos / "cat" / "9.png")
+
+
+CHANGES = [add, move, rename, reorder]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -55,7 +62,7 @@ def test_contents_tell_one_folder_from_itself_before(change: Callable[[Path], No
     assert load_data(config.data).contents() != before
 
 
-def test_contents_are_counts_and_every_label() -> None:
+def test_contents_are_counts_every_label_and_every_name() -> None:
     digits = load_data(Choice(name="digits", options={}))
     found = digits.contents()
     assert (found["train"], found["test"], found["classes"]) == (len(digits.train), len(digits.test), 10)
@@ -63,8 +70,17 @@ def test_contents_are_counts_and_every_label() -> None:
         images = getattr(digits, part)
         labels = images.labels.clone()
         labels[-1] = (labels[-1] + 1) % 10
-        other = replace(digits, **{part: replace(images, labels=labels)})
-        assert {key for key, value in other.contents().items() if value != found[key]} == {"labels"}
+        for change in ({"labels": labels}, {"names": [f"{number}\udce4.png" for number in range(len(images))]}):
+            other = replace(digits, **{part: replace(images, **change)}).contents()
+            assert {key for key, value in other.items() if value != found[key]} == {f"{part}_sha256"}
+
+
+def test_a_folder_that_has_moved_is_the_same(config: Config, photos: Path, tmp_path: Path) -> None:
+    photos.rename(tmp_path / "elsewhere")
+    moved = replace(config.data, options={**config.data.options, "root": str(tmp_path / "elsewhere")})
+    found = load_data(moved).contents()
+    (tmp_path / "elsewhere").rename(photos)
+    assert found == load_data(config.data).contents()
 
 
 def paused(config: Config, out: Path) -> RunFolder:
@@ -92,66 +108,101 @@ def test_a_run_goes_on_with_its_own_images_alone(
     assert starts == [load_data(config.data).contents()] * 2
 
 
-def test_a_trained_run_answers_for_its_own_images_alone(config: Config, photos: Path, tmp_path: Path) -> None:
+def test_a_trained_run_is_asked_about_its_own_images_alone(config: Config, photos: Path, tmp_path: Path) -> None:
+    dsn = replace(config, method=Choice(name="dsn"))
+    run = assemble.train(dsn, tmp_path / "run", quiet=True).folder
+    reorder(photos)
+    asked: list[Callable[[Path], Any]] = [assemble.evaluate_run, assemble.figure3, calibrate, Shown]
+    asked.append(lambda place: export(place, format="onnx", int8=True))
+    for ask in asked:
+        with pytest.raises(DataError, match=r"2 classes as then, of other names.*put those back, or start a new run"):
+            ask(run)
+
+
+def test_a_trained_run_answers_for_what_is_shown_in_the_same_way(
+    photos: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    """Where the data set grows; a table's means are constants, so the network sees what it was trained to see."""
+    rows = [f"{path},{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["image,label", *rows]) + "\n")
+    data = Choice(name="table", options={"root": str(table), "size": 16, "resize": 16})
+    config = replace(tiny_config, data=data, method=Choice(name="plain"), batch_size=8, epochs=1)
     run = assemble.train(config, tmp_path / "run", quiet=True).folder
     picture = str(photos / "cat" / "0.png")
-    (before,) = predict(RunFolder(run).weights, [picture]).answers
-    rename(photos)
-    for ask in (assemble.evaluate_run, assemble.figure3, lambda place: predict(place, [picture])):
-        with pytest.raises(DataError, match=r"2 classes, of other classes or labels\).*model.safetensors answers"):
+    (before,) = predict(run, [picture]).answers
+    table.write_text("\n".join(["image,label", *rows, rows[0]]) + "\n")
+    assert predict(run, [picture]).answers == [before]
+    assert export(run).proof.count > 0
+    with pytest.raises(DataError, match="the images are not those"):
+        assemble.evaluate_run(run)
+    table.write_text("\n".join(["image,label", *rows, f"{picture},fox", f"{picture},fox"]) + "\n")
+    for ask in (export, lambda place: predict(place, [picture])):
+        with pytest.raises(DataError, match=r"of 2 classes then, .* of 3 classes now"):
             ask(run)
-    (after,) = predict(RunFolder(run).weights, [picture]).answers
-    assert after == before, "as the message promises"
+    assert predict(run / "model.safetensors", [picture]).answers[0].name == before.name
 
 
-def test_a_run_from_before_the_record_goes_on(config: Config, tmp_path: Path) -> None:
+def test_a_teacher_was_tested_on_the_same_images(config: Config, photos: Path, tmp_path: Path) -> None:
+    teacher = assemble.train(config, tmp_path / "teacher", quiet=True).folder
+    named = Teacher(name="resnet10", options={"width": 4}, run=str(teacher))
+    student = replace(config, method=Choice(name="kd"), teacher=named)
+    assemble.train(student, tmp_path / "taught", quiet=True)
+    reorder(photos)
+    with pytest.raises(DataError, match=r"the teacher .* was not tested on the images"):
+        assemble.train(student, tmp_path / "student", quiet=True)
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_student_may_have_fewer_training_images_than_its_teacher(tmp_path: Path) -> None:
+    few, more = (load_data(Choice(name="digits", options={"train_per_class": count})) for count in (3, 4))
+    teacher = RunFolder(tmp_path)
+    teacher.append_event("start", images=more.contents())
+    check_same_test(few, teacher)
+    with pytest.raises(DataError, match=r"40 training .* then, 30 training"):
+        check_same_images(few, teacher)
+
+
+def test_a_run_from_before_the_record_goes_on_and_says_nothing(config: Config, tmp_path: Path) -> None:
     folder = paused(config, tmp_path / "run")
     events = [json.loads(line) for line in folder.events.read_text().splitlines()]
     for event in events:
         event.pop("images", None)
     folder.events.write_text("".join(f"{json.dumps(event)}\n" for event in events))
-    assert known_images(folder) is None
     assert assemble.resume(folder.path, quiet=True).result["epochs"] == 2
-    assert known_images(folder) == load_data(config.data).contents()
-
-
-class Second(Ranks):
-    """A rank that hears from the first what it has read."""
-
-    def __init__(self, heard: Any) -> None:
-        super().__init__()
-        self._heard = heard
-
-    def first_says(self, find: Callable[[], Any]) -> Any:
-        return self._heard
-
-
-def test_ranks_with_different_images_do_not_train_together(config: Config, tmp_path: Path) -> None:
-    data, folder = load_data(config.data), RunFolder(tmp_path)
-    here = data.contents()
-    assert check_same_images(data, folder, Second([here, None])) == here
-    with pytest.raises(DataError, match=r"ranks have read different images \(the first 9 training"):
-        check_same_images(data, folder, Second([{**here, "train": 9}, None]))
+    assert known_images(folder) is None, "what it began with is not what it has now"
 
 
 def test_a_comparison_is_of_runs_on_the_same_images(
     config: Config, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = {name: replace(config, method=Choice(name=name)) for name in ("plain", "dsn", "self_distillation")}
-    pairs = compare.plan(rows, [0], tmp_path / "runs")
+    rows = {name: replace(config, method=Choice(name=name)) for name in ("plain", "dsn")}
+    pairs = compare.plan(rows, [0, 1], tmp_path / "runs")
+    begun: list[str] = []
 
     def train(folder: RunFolder, config: Config, **limits: Any) -> None:
+        begun.append(f"{config.method.name} {config.seed}")
         assemble.train(config, folder.path, quiet=True)
-        if config.method.name == "dsn":
+        if len(begun) == 2:
             add(photos)
 
     monkeypatch.setattr(compare, "train_apart", train)
     entered: list[RunFolder] = []
-    last = pairs[-1].folder
-    said = rf"1 of 3 runs failed: {last} was trained on other images than {pairs[0].folder}"
-    for _ in range(2):
+
+    def run(pairs: Sequence[compare.Pair], said: str) -> dict[str, int]:
         with pytest.raises(RunError, match=said):
             compare.run(pairs, tmp_path / "runs", tell=lambda line: None, command="c", enter=entered.append)
         found = json.loads((tmp_path / "runs" / "compare.json").read_text())["rows"]
-        assert [(row["method"], row["n"]) for row in found] == [("plain", 1), ("dsn", 1), ("self_distillation", 0)]
-    assert last not in entered
+        return {row["method"]: row["n"] for row in found}
+
+    first, other = pairs[0].folder, pairs[2].folder
+    said = rf"{other} was trained on other images than {first}"
+    # Nothing more is trained once it shows, in this sitting.
+    assert run(pairs, said) == {"plain": 1, "dsn": 1}
+    assert begun == ["plain 0", "dsn 0", "plain 1"]
+    # What was there first stands, wherever a new row is put; and it is not blamed.
+    rows = {"self_distillation": replace(config, method=Choice(name="self_distillation")), **rows}
+    more = compare.plan(rows, [0], tmp_path / "runs")
+    said = rf"{more[0].folder} was trained on other images than {first}"
+    assert run(more, said) == {"self_distillation": 0, "plain": 1, "dsn": 1}
+    assert {each.path for each in entered} == {first.path, pairs[1].folder.path}

@@ -30,7 +30,7 @@ RECORD = Record(
     peak_memory_mb=1100.5,
     date="2026-11-22T14:03:05Z",
 )
-IMAGES = Images(train=50_000, test=10_000, classes=100, labels="0" * 64)
+IMAGES = Images(train=50_000, test=10_000, classes=100, train_sha256="0" * 64, test_sha256="1" * 64)
 FIRST = TargetsAt(
     epoch=0,
     generator_steps=391,

@@ -74,20 +74,19 @@ def test_a_ledger_of_an_older_format_is_read_and_goes_on_in_the_newest(
         read(path)
 
 
-OTHERS = [
-    replace(IMAGES, train=IMAGES.train + 1),
-    replace(IMAGES, test=IMAGES.test + 1),
-    replace(IMAGES, classes=IMAGES.classes + 1),
-    replace(IMAGES, labels="f" * 64),
-]
+MORE = [replace(IMAGES, **{key: getattr(IMAGES, key) + 1}) for key in ("train", "test", "classes")]
+OTHERS = [*MORE, *(replace(IMAGES, **{key: "f" * 64}) for key in ("train_sha256", "test_sha256"))]
 
 
 @pytest.mark.parametrize("images", OTHERS)
 def test_two_folders_of_one_name_are_never_one_setting(path: Path, images: ledger.Images) -> None:
-    mine = replace(RECORD, data="folder", overrides={"data.root": "photos", "data.size": 96}, images=IMAGES)
+    own = {"data.root": "photos", "data.size": 96}
+    mine = replace(RECORD, data="folder", overrides=own, images=IMAGES)
     append(path, mine)
     before = path.read_bytes()
-    for change in ({"seed": 1}, {"recipe": "cifar100_resnet18_dsn", "method": "dsn"}, {"epochs": 3}):
+    # Also as a run of another data set's recipe, which names the data.
+    named = {**own, "data.name": "folder"}
+    for change in ({"seed": 1}, {"recipe": "cifar10", "overrides": named}, {"epochs": 3}):
         assert append(path, replace(mine, **change))
         path.write_bytes(before)
         with pytest.raises(LedgerError, match=r"nobody could tell them apart; give the data another name"):
@@ -95,12 +94,23 @@ def test_two_folders_of_one_name_are_never_one_setting(path: Path, images: ledge
         assert path.read_bytes() == before
     # Another name, another setting of the data, or a run that does not say what it had.
     for other in (
-        replace(mine, images=images, overrides={**mine.overrides, "data.root": "birds"}),
-        replace(mine, images=images, overrides={**mine.overrides, "data.train_per_class": 5}),
+        replace(mine, images=images, overrides={**own, "data.root": "birds"}),
+        replace(mine, images=images, overrides={**own, "data.train_per_class": 5}),
         replace(mine, images=images, data="table", seed=2),
         replace(mine, images=None, seed=1),
     ):
         assert append(path, other)
+
+
+@pytest.mark.parametrize("data", ["cifar10", "hf:ethz/food101"])
+def test_copies_of_a_public_data_set_may_have_it_in_another_order(path: Path, data: str) -> None:
+    mine = replace(RECORD, data=data, images=IMAGES)
+    append(path, mine)
+    for seed, images in enumerate(OTHERS[len(MORE) :], 1):
+        assert append(path, replace(mine, images=images, seed=seed))
+    for images in MORE:
+        with pytest.raises(LedgerError, match="nobody could tell them apart"):
+            append(path, replace(mine, images=images, seed=9))
 
 
 def test_the_same_run_again_changes_nothing(path: Path) -> None:

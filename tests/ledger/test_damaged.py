@@ -84,11 +84,17 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "half of what the images were": (
         of("images", {"train": 1, "test": 1}),
-        "run 0, images has missing keys: classes, labels",
+        "run 0, images has missing keys: classes, test_sha256, train_sha256",
     ),
     **{
         f"images with {key} {value!r}": (of("images", {**asdict(IMAGES), key: value}), f"images: {key} is")
-        for key, value in (("train", 0), ("test", "10000"), ("classes", 2.5), ("labels", "0" * 63), ("labels", None))
+        for key, value in (
+            ("train", 0),
+            ("test", "10000"),
+            ("classes", 2.5),
+            ("train_sha256", "0" * 63),
+            ("test_sha256", None),
+        )
     },
     "another's id": (of("id", "0" * 16), "run 0 has the id 0000000000000000, its settings make"),
     "another's settings": (of("seed", 7), "run 0 has the id"),

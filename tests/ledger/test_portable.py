@@ -9,7 +9,8 @@ from metadistiller import recipe
 from metadistiller.building import with_members, written_out
 from metadistiller.config import Choice, Config
 from metadistiller.ledger import append, read, record_of
-from metadistiller.ledger._run import SAME_EVERYWHERE, portable
+from metadistiller.ledger._record import SAME_EVERYWHERE
+from metadistiller.ledger._run import portable
 from metadistiller.lookup import FAMILIES, table
 
 from .made import NAMES_OF_KD, TAUGHT, finished

@@ -3,6 +3,7 @@
 import csv
 import io
 import random
+import re
 import signal
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from metadistiller import launch
 from metadistiller.cli import main
 from metadistiller.config import Choice, Config, Teacher
 from metadistiller.engine.checkpoint import list_checkpoints, load_checkpoint
-from metadistiller.errors import ConfigError
+from metadistiller.errors import ConfigError, DataError
 from metadistiller.ranks import Ranks
 from metadistiller.records import RunFolder
 
@@ -122,6 +123,32 @@ def too_small(ranks: Ranks, place: Path) -> None:
         threads=1,
     )
     metadistiller.train(config, place / "run", quiet=True)
+
+
+def test_ranks_with_different_images_all_say_so_before_there_is_a_folder(tmp_path: Path) -> None:
+    said = run(of_other_images, 2, tmp_path)
+    assert [re.findall(r"ranks have read different images.*this one ([0-9]+) training", each) for each in said] == [
+        ["30"],
+        ["40"],
+    ]
+    assert not (tmp_path / "run").exists()
+
+
+def of_other_images(ranks: Ranks, place: Path) -> str:
+    """What it ends with, where one of them has more images a class."""
+    config = Config(
+        data=Choice(name="digits", options={"train_per_class": 3 + ranks.rank}),
+        model=Choice(name="resnet10", options={"width": 2}),
+        method=Choice(name="plain"),
+        epochs=1,
+        batch_size=8,
+        precision="float32",
+        memory_format="contiguous",
+        threads=1,
+    )
+    with pytest.raises(DataError) as caught:
+        metadistiller.train(config, place / "run", quiet=True)
+    return str(caught.value)
 
 
 def test_a_gpu_of_one_number_is_not_for_several_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ class Shown:
     """One run, restored.
 
     Raises: CheckpointError where it is no run folder, has no checkpoint, or is damaged; DataError where its data is not
-        there.
+        there, or has become another.
 
     Attributes:
         notes: what somebody who looks at it should know, a sentence each.

@@ -16,6 +16,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 import torch
@@ -85,6 +86,11 @@ class LabelledImages(ABC):
         return len(self.labels)
 
     @property
+    def names(self) -> Sequence[str]:
+        """N of them, as whoever has the images calls them; none where they have no names."""
+        return ()
+
+    @property
     @abstractmethod
     def size(self) -> tuple[int, int]:
         """Height and width in pixels, as evaluation and training show the images."""
@@ -147,7 +153,7 @@ class Dataset:
     preparation: Preparation | None = None
 
     def __post_init__(self) -> None:
-        for part, images in (("train", self.train), ("test", self.test)):
+        for part, images in self._parts():
             self._check(part, images)
         if self.train.size != self.test.size:
             raise DataError(
@@ -187,15 +193,22 @@ class Dataset:
     def contents(self) -> dict[str, Any]:
         """What tells these images from others that the same settings found at another time or place.
 
-        Returns: how many images there are for `train` and `test`, how many `classes`, and `labels`: the SHA-256 of the
-            names of the classes and of the label of each image, in order. No image is read for it: of another picture
-            of the same class in the place of one it knows nothing.
+        Returns: how many images there are for `train` and `test`, how many `classes`, and `train_sha256` and
+            `test_sha256`: of the names of the classes and, image by image in order, its label and the last name of its
+            file, where it has one. No image is read for it: what is inside a file may be another.
         """
+        digests = {f"{part}_sha256": self._digest(images) for part, images in self._parts()}
+        return {part: len(images) for part, images in self._parts()} | {"classes": self.num_classes} | digests
+
+    def _parts(self) -> tuple[tuple[str, LabelledImages], ...]:
+        return ("train", self.train), ("test", self.test)
+
+    def _digest(self, images: LabelledImages) -> str:
         digest = hashlib.sha256(json.dumps(self.classes).encode())
-        for images in (self.train, self.test):
-            digest.update(images.labels.cpu().numpy().astype("<i8").tobytes())
-        counts = {"train": len(self.train), "test": len(self.test), "classes": self.num_classes}
-        return {**counts, "labels": digest.hexdigest()}
+        digest.update(images.labels.cpu().numpy().astype("<i8").tobytes())
+        # A file's name may be bytes that are no text.
+        digest.update("\0".join(PurePath(name).name for name in images.names).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
     @property
     def picture_preparation(self) -> Preparation:

@@ -60,6 +60,10 @@ class ImageFiles(LabelledImages):
     opened: Callable[[str], str | BinaryIO] = str
 
     @property
+    def names(self) -> Sequence[str]:
+        return self.paths
+
+    @property
     def size(self) -> tuple[int, int]:
         return self.side, self.side
 

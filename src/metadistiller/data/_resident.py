@@ -1,6 +1,6 @@
 """Images that are all in memory: decoded once, then never waited for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +17,12 @@ class ImageSet(LabelledImages):
     Attributes:
         images: (N, 3, H, W) uint8.
         labels: (N,) int64, 0 to C-1.
+        names: of the files, N of them, or none.
     """
 
     images: Tensor
     labels: Tensor
+    names: Sequence[str] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -34,7 +36,8 @@ class ImageSet(LabelledImages):
         return zip(*parts, strict=True)
 
     def take(self, index: Tensor) -> "ImageSet":
-        return ImageSet(self.images[index], self.labels[index])
+        names = [self.names[number] for number in index.tolist()] if self.names else ()
+        return ImageSet(self.images[index], self.labels[index], names)
 
     def objection(self) -> str | None:
         images = self.images

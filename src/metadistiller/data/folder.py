@@ -186,7 +186,7 @@ def _decode(files: Part, options: Options, *, part: Literal["train", "test"]) ->
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         found = enumerate(pool.map(store, range(len(files.paths))))
         bad = {number: message for number, message in found if message is not None}
-    decoded = ImageSet(images, torch.tensor(files.labels))
+    decoded = ImageSet(images, torch.tensor(files.labels), files.paths)
     if not bad:
         return decoded
     if options.on_bad_image == "skip":

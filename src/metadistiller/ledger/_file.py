@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError, LedgerError
 from ..records import read_json, write_text
-from ._record import FORMAT, Record, parse
+from ._record import FORMAT, Images, Record, is_same_everywhere, parse
 
 WAIT_SECONDS = 30.0  # for another process that is entering a run
 
@@ -64,8 +64,8 @@ def append(path: str | Path, record: Record) -> bool:
             if _differ_in_images(there, record):
                 raise LedgerError(
                     f"{path} has runs on {_told(there)}, and this one is on {_told(record)}, of the same name and "
-                    "settings: nobody could tell them apart; give the data another name, or keep this run in a ledger "
-                    "of its own, --evidence OTHER"
+                    "settings: nobody could tell them apart; give the data another name (of a hub's, say which "
+                    "--data.revision), or keep this run in a ledger of its own, --evidence OTHER"
                 )
             if there.id != record.id:
                 continue
@@ -82,16 +82,26 @@ def append(path: str | Path, record: Record) -> bool:
 
 
 def _differ_in_images(one: Record, other: Record) -> bool:
-    """Whether two runs that would be averaged or compared saw different images, as far as both say what they saw."""
-    known = one.images is not None and other.images is not None
-    return known and one.images != other.images and one.data_settings == other.data_settings
+    """Whether two runs that would be averaged or compared saw different images, as far as both say what they saw.
+
+    Of a public data set the number of images alone is asked: copies of it may have them in another order, or by other
+    names.
+    """
+    if one.images is None or other.images is None or one.data_settings != other.data_settings:
+        return False
+    if is_same_everywhere(one.data):
+        return _counts(one.images) != _counts(other.images)
+    return one.images != other.images
+
+
+def _counts(images: Images) -> tuple[int, int, int]:
+    return images.train, images.test, images.classes
 
 
 def _told(record: Record) -> str:
     images = record.images
     assert images is not None
-    counts = f"{images.train:,} training and {images.test:,} test images of {images.classes:,} classes"
-    return f"{record.data} with {counts} (labels {images.labels[:8]})"
+    return f"{record.data} with {images.train:,} training and {images.test:,} test images of {images.classes:,} classes"
 
 
 def _text(records: Sequence[Record]) -> str:

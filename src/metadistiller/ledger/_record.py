@@ -36,14 +36,15 @@ class TeacherRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """What a run was trained and tested on, as `images` in events.jsonl has it: how many of each part, how many
-    classes, and the SHA-256 of the names of the classes and of every label.
+    """What a run was trained and tested on, as `images` in events.jsonl has it: how many images of each part, how many
+    classes, and the SHA-256 of each part's classes, labels and names of files.
     """
 
     train: int
     test: int
     classes: int
-    labels: str
+    train_sha256: str
+    test_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +144,9 @@ class Record:
 
     @property
     def data_settings(self) -> tuple[str, dict[str, Any]]:
-        """The data set by name and what differs from its own defaults, which are those of all recipes."""
-        return self.data, {key: value for key, value in self.overrides.items() if key.startswith("data.")}
+        """The data set by name and what differs from its own defaults; no recipe sets anything else of it."""
+        own = {key: value for key, value in self.overrides.items() if key.startswith("data.") and key != "data.name"}
+        return self.data, own
 
     def is_of_the_run_of(self, other: "Record") -> bool:
         """Whether both are of one folder, entered by two versions: the newer has settings that the run is older than,
@@ -159,6 +161,16 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         return {"id": self.id, **asdict(self)}
+
+
+# Data sets that are the same wherever they lie; of any other, such as a folder of photographs, data.root says which.
+SAME_EVERYWHERE = frozenset(("digits", "cifar10", "cifar100", "imagenet"))
+_HUB = "hf:"  # likewise: their root is a cache
+
+
+def is_same_everywhere(data: str) -> bool:
+    """Whether a data set is known by its name."""
+    return data in SAME_EVERYWHERE or data.startswith(_HUB)
 
 
 def identity(
@@ -274,7 +286,8 @@ _IMAGES: Mapping[str, _Check] = {
     "train": _is_length,
     "test": _is_length,
     "classes": _is_length,
-    "labels": _is_sha256,
+    "train_sha256": _is_sha256,
+    "test_sha256": _is_sha256,
 }
 _TARGETS: Mapping[str, _Check] = {
     "epoch": _is_count,

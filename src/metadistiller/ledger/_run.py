@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ..config import Config
 from ..errors import CheckpointError, LedgerError
 from ..records import RunFolder, read_json
-from ._record import Hardware, Images, Record, TeacherRun
+from ._record import Hardware, Images, Record, TeacherRun, is_same_everywhere
 from ._targets import targets_of
 
 _Kind = TypeVar("_Kind", Hardware, Images, TeacherRun)
@@ -25,10 +25,6 @@ NOT_OVERRIDES = frozenset(
         *("checkpoint_every_steps", "keep_checkpoints", "data.workers", "data.download", "teacher.run"),
     )
 )
-
-# Data sets that are the same wherever they lie; of any other, such as a folder of photographs, data.root says which.
-SAME_EVERYWHERE = frozenset(("digits", "cifar10", "cifar100", "imagenet"))
-_HUB = "hf:"  # likewise: their root is a cache
 
 _PATHS = frozenset(("weights", "data.root", "data.test", "data.images"))  # relative ones too
 
@@ -63,8 +59,8 @@ def record_of(
         started = [event for event in events if event["event"] in ("start", "resume")]
         teachers = [event for event in events if event["event"] == "teacher"]
         environment = started[-1]["environment"]
-        # Older runs do not say what they had.
-        images = next((event["images"] for event in started if "images" in event), None)
+        # Of a run that was begun by an older version, nobody knows.
+        images = started[0].get("images")
         finished = datetime.fromtimestamp(folder.result.stat().st_mtime, tz=timezone.utc)
         return Record(
             recipe=recipe,
@@ -151,7 +147,7 @@ def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any], own: Mapping[s
             value = ours.get(inner, BEFORE.get(f"{key}.{inner}"))
             found |= {f"{key}.{inner}": value} if value != defaults.get(inner) else {}
     data = run["data"]["name"]
-    if data in SAME_EVERYWHERE or data.startswith(_HUB):
+    if is_same_everywhere(data):
         found.pop("data.root", None)
     return {key: _named(value, key in _PATHS) for key, value in sorted(of_training(found).items())}
 

@@ -74,7 +74,8 @@ class Options:
             made, so X_train is the student's batch, and X_test is drawn from all images that are not in it; own: one of
             its own, on a batch of one half of the data while X_test is of the other, as Algorithm 1 has it. Departs:
             shared is the default because it gives the same for less (docs/notes/shared-look-ahead.md).
-        heldout: which outputs the held-out loss of eq. 8 sums over: final, as written, or all.
+        heldout: which outputs the held-out loss of eq. 8 sums over: final, as written, or all. Recipes set it, so it is
+            let pass where no meta-gradient is taken and it changes nothing.
         heldout_batch_size: images of X_test in a step, >= 2; null takes the run's batch size.
         derivative: how the exits' derivative along the held-out gradient is taken. auto: the first of the others that
             the network's operations allow, said where it is not the first. forward_mode is exact; double_backward too,

@@ -23,7 +23,7 @@ from ._header import Described, described
 from ._proof import Proof, export_network
 from ._quantised import Quantised, quantise_network
 from .onnx_stages import TABLE, with_policy
-from .safetensors import NetworkFile, load_network, save_network
+from .safetensors import NetworkFile, load_network, save_network, shows_alike
 
 __all__ = [
     "Described",
@@ -42,6 +42,7 @@ __all__ = [
     "open_network",
     "quantise_network",
     "save_network",
+    "shows_alike",
     "with_policy",
 ]
 

@@ -48,6 +48,15 @@ def _save(network: Backbone, path: Path, header: Mapping[str, Any]) -> None:
     write_bytes(path, save(dense(network.plain.state_dict()), metadata={KEY: json.dumps(header)}))
 
 
+def shows_alike(path: str | Path, config: Config, dataset: Dataset) -> bool:
+    """Whether a network that save_network wrote is of these classes, and is shown pictures as `dataset` shows them.
+
+    Raises: CheckpointError where the file cannot be read.
+    """
+    header = read_metadata(path).get(KEY)
+    return header is not None and parse(header, path) == json.loads(json.dumps(header_of(config, dataset)))
+
+
 def load_network(path: Path) -> NetworkFile:
     """Read what save_network wrote. Raises: CheckpointError naming file and reason."""
     metadata, tensors = read_tensor_file(path)
