@@ -10,7 +10,7 @@ _targets.py     the soft targets of a run over training
 """
 
 from ._file import append, locked, read
-from ._record import Hardware, Images, Record, TargetsAt, TeacherRun, identity
+from ._record import Hardware, Images, Record, TargetsAt, TeacherRun, identity, is_same_everywhere
 from ._run import of_training, record_of
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "TeacherRun",
     "append",
     "identity",
+    "is_same_everywhere",
     "locked",
     "of_training",
     "read",
