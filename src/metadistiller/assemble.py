@@ -153,8 +153,8 @@ def _begin(config: Config, out: str | Path | None, sitting: "_Sitting", auto_res
     check_ranks(dataset, ranks)
     if config.teacher is not None and config.teacher.run is not None:
         source = finished_teacher(RunFolder.open(config.teacher.run))
-        check_same_test(dataset, source)
         load_teacher(source.weights, config.teacher, config=config, dataset=dataset)
+        check_same_test(dataset, source)
     # Whatever makes no sense is found before there is a folder, and before days go into a teacher.
     jobs = [assemble(config, dataset, ranks=ranks)]
     with ranks.machine_by_machine():

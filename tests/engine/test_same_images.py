@@ -119,36 +119,48 @@ def test_a_trained_run_is_asked_about_its_own_images_alone(config: Config, photo
             ask(run)
 
 
-def test_a_trained_run_answers_for_what_is_shown_in_the_same_way(
-    photos: Path, tiny_config: Config, tmp_path: Path
-) -> None:
-    """Where the data set grows; a table's means are constants, so the network sees what it was trained to see."""
+def listed(photos: Path, table: Path, *more: str) -> list[str]:
+    """All photographs in a table, and further rows."""
     rows = [f"{path},{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
+    table.write_text("\n".join(["image,label", *rows, *more]) + "\n")
+    return rows
+
+
+@pytest.fixture
+def of_a_table(config: Config, photos: Path, tmp_path: Path) -> Config:
+    """Whose means are constants, so that a network is shown the same where the data set grows."""
+    listed(photos, tmp_path / "labels.csv")
+    data = Choice(name="table", options={"root": str(tmp_path / "labels.csv"), "size": 16, "resize": 16})
+    return replace(config, data=data, epochs=1)
+
+
+def test_a_trained_run_answers_for_what_is_shown_in_the_same_way(
+    of_a_table: Config, photos: Path, tmp_path: Path
+) -> None:
     table = tmp_path / "labels.csv"
-    table.write_text("\n".join(["image,label", *rows]) + "\n")
-    data = Choice(name="table", options={"root": str(table), "size": 16, "resize": 16})
-    config = replace(tiny_config, data=data, method=Choice(name="plain"), batch_size=8, epochs=1)
-    run = assemble.train(config, tmp_path / "run", quiet=True).folder
+    run = assemble.train(of_a_table, tmp_path / "run", quiet=True).folder
     picture = str(photos / "cat" / "0.png")
     (before,) = predict(run, [picture]).answers
-    table.write_text("\n".join(["image,label", *rows, rows[0]]) + "\n")
+    rows = listed(photos, table)
+    listed(photos, table, rows[0])
     assert predict(run, [picture]).answers == [before]
     assert export(run).proof.count > 0
     with pytest.raises(DataError, match="the images are not those"):
         assemble.evaluate_run(run)
-    table.write_text("\n".join(["image,label", *rows, f"{picture},fox", f"{picture},fox"]) + "\n")
+    listed(photos, table, f"{picture},fox", f"{picture},fox")
     for ask in (export, lambda place: predict(place, [picture])):
         with pytest.raises(DataError, match=r"of 2 classes then, .* of 3 classes now"):
             ask(run)
     assert predict(run / "model.safetensors", [picture]).answers[0].name == before.name
 
 
-def test_a_teacher_was_tested_on_the_same_images(config: Config, photos: Path, tmp_path: Path) -> None:
-    teacher = assemble.train(config, tmp_path / "teacher", quiet=True).folder
+def test_a_teacher_was_tested_on_the_same_images(of_a_table: Config, photos: Path, tmp_path: Path) -> None:
+    teacher = assemble.train(of_a_table, tmp_path / "teacher", quiet=True).folder
     named = Teacher(name="resnet10", options={"width": 4}, run=str(teacher))
-    student = replace(config, method=Choice(name="kd"), teacher=named)
+    student = replace(of_a_table, method=Choice(name="kd"), teacher=named)
     assemble.train(student, tmp_path / "taught", quiet=True)
-    reorder(photos)
+    rows = listed(photos, tmp_path / "labels.csv")
+    listed(photos, tmp_path / "labels.csv", *rows)
     with pytest.raises(DataError, match=r"the teacher .* was not tested on the images"):
         assemble.train(student, tmp_path / "student", quiet=True)
     assert not (tmp_path / "student").exists()
