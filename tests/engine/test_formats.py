@@ -16,10 +16,9 @@ from metadistiller.engine import formats, machine
 from metadistiller.engine.formats import CANDIDATES, Formats, fastest, measure
 from metadistiller.errors import ConfigError
 from metadistiller.nn import build_network
+from small_runs import SIXTEEN_WIDE
 
 CPU = torch.device("cpu")
-# Narrower ones are not tried in channels_last (damages_memory).
-TINY = Choice(name="resnet10", options={"width": 16})
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +41,7 @@ def rigged(monkeypatch: pytest.MonkeyPatch, seconds: dict[Formats, float]) -> li
 
 def test_every_candidate_is_timed_or_given_up_and_nothing_else_changes() -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    found = measure(TINY, (16, 16), device=CPU, among=CANDIDATES)
+    found = measure(SIXTEEN_WIDE, (16, 16), device=CPU, among=CANDIDATES)
     assert CANDIDATES[0] in found
     assert set(found) <= set(CANDIDATES)
     assert all(seconds > 0 for seconds in found.values())
@@ -53,27 +52,27 @@ def test_every_candidate_is_timed_or_given_up_and_nothing_else_changes() -> None
 def test_a_slow_candidate_is_given_up_after_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1, 1, 2, 2, 3, 3, 4, 4, 100])
     monkeypatch.setattr(formats, "_clock", lambda device: next(clock))
-    assert measure(TINY, (16, 16), device=CPU, among=CANDIDATES[:2]) == {CANDIDATES[0]: 1.0}
+    assert measure(SIXTEEN_WIDE, (16, 16), device=CPU, among=CANDIDATES[:2]) == {CANDIDATES[0]: 1.0}
     assert next(clock, None) is None
 
 
 def test_a_later_candidate_must_win_by_a_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = CANDIDATES[:2]
     rigged(monkeypatch, {first: 1.0, second: 0.95})
-    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="close") == first
+    assert fastest(SIXTEEN_WIDE, (16, 16), device=CPU, among=CANDIDATES, machine="close") == first
     rigged(monkeypatch, {first: 1.0, second: 0.8})
-    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="clear") == second
+    assert fastest(SIXTEEN_WIDE, (16, 16), device=CPU, among=CANDIDATES, machine="clear") == second
 
 
 def test_the_first_answer_stays_for_this_network_and_machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     first, second = CANDIDATES[:2]
     rigged(monkeypatch, {first: 1.0, second: 0.5})
-    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="a") == second
+    assert fastest(SIXTEEN_WIDE, (16, 16), device=CPU, among=CANDIDATES, machine="a") == second
     asked = rigged(monkeypatch, {first: 0.5, second: 1.0})
-    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="a") == second
+    assert fastest(SIXTEEN_WIDE, (16, 16), device=CPU, among=CANDIDATES, machine="a") == second
     assert asked == []
     for others in ({"machine": "b"}, {"size": (32, 32)}, {"model": Choice(name="wrn10_1")}):
-        settings = {"model": TINY, "size": (16, 16), "machine": "a", **others}
+        settings = {"model": SIXTEEN_WIDE, "size": (16, 16), "machine": "a", **others}
         assert fastest(device=CPU, among=CANDIDATES, **settings) == first
     assert len(asked) == 3
     assert len(json.loads(cache.read_text(encoding="utf-8"))) == 4
@@ -84,7 +83,7 @@ def test_a_damaged_cache_is_measured_anew(monkeypatch: pytest.MonkeyPatch, cache
     cache.parent.mkdir(parents=True)
     cache.write_text(damage, encoding="utf-8")
     rigged(monkeypatch, {CANDIDATES[0]: 1.0})
-    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="a") == CANDIDATES[0]
+    assert fastest(SIXTEEN_WIDE, (16, 16), device=CPU, among=CANDIDATES, machine="a") == CANDIDATES[0]
     assert list(json.loads(cache.read_text(encoding="utf-8")).values()) == [list(CANDIDATES[0])]
 
 
@@ -93,7 +92,7 @@ def test_a_cache_that_cannot_be_written_costs_no_run(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     asked = rigged(monkeypatch, {CANDIDATES[0]: 1.0})
     for count in (1, 2):
-        assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="a") == CANDIDATES[0]
+        assert fastest(SIXTEEN_WIDE, (16, 16), device=CPU, among=CANDIDATES, machine="a") == CANDIDATES[0]
         assert len(asked) == count
 
 
@@ -136,7 +135,7 @@ def test_a_format_that_would_damage_memory_is_refused_where_it_is_asked_for(tiny
     dataset, asked = load_data(tiny_config.data), replace(tiny_config, memory_format="channels_last")
     with pytest.raises(ConfigError, match=r"memory_format is 'channels_last'.*past the end.*auto or contiguous"):
         assemble(asked, dataset)
-    assert assemble(replace(asked, model=TINY), dataset).machine.channels_last
+    assert assemble(replace(asked, model=SIXTEEN_WIDE), dataset).machine.channels_last
     assert not assemble(tiny_config, dataset).machine.channels_last
     # A run that was begun in it, before that was known, goes on.
     begun = assemble(asked, dataset, begun=True)
@@ -147,7 +146,7 @@ def test_a_format_left_open_is_one_in_which_the_second_network_is_safe_too(
     monkeypatch: pytest.MonkeyPatch, tiny_config: Config
 ) -> None:
     monkeypatch.setattr(machine, "fastest", lambda *args, among, **more: among[0])
-    dataset, open_ = load_data(tiny_config.data), replace(tiny_config, model=TINY, memory_format="auto")
+    dataset, open_ = load_data(tiny_config.data), replace(tiny_config, model=SIXTEEN_WIDE, memory_format="auto")
     for width, expected in ((16, "channels_last"), (8, "contiguous")):
         peer = Teacher(name="resnet10", options={"width": width})
         assert (
@@ -178,4 +177,4 @@ def test_layers_that_are_let_in_leave_memory_whole() -> None:
 
 def test_where_nothing_could_be_tried_the_last_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     rigged(monkeypatch, {})
-    assert fastest(TINY, (16, 16), device=CPU, among=CANDIDATES, machine="none") == CANDIDATES[3]
+    assert fastest(SIXTEEN_WIDE, (16, 16), device=CPU, among=CANDIDATES, machine="none") == CANDIDATES[3]

@@ -13,10 +13,10 @@ at least
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, TypeVar
 
 import torch
@@ -207,7 +207,7 @@ class Dataset:
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         digest.update(images.labels.cpu().numpy().astype("<i8").tobytes())
         # A file's name may be bytes that are no text.
-        digest.update("\0".join(PurePath(name).name for name in images.names).encode("utf-8", "surrogatepass"))
+        digest.update("\0".join(map(os.path.basename, images.names)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     @property

@@ -38,14 +38,18 @@ def check_ranks(dataset: Dataset, ranks: Ranks) -> dict[str, Any]:
     return here
 
 
-def check_same_images(dataset: Dataset, folder: RunFolder, ranks: Ranks = ALONE) -> None:
-    """Raises: DataError, on all ranks, where a run began with other images."""
-    here, before = dataset.contents(), ranks.first_says(lambda: known_images(folder))
+def check_same_images(dataset: Dataset, folder: RunFolder, ranks: Ranks = ALONE) -> dict[str, Any]:
+    """Returns: Dataset.contents, for the record.
+
+    Raises: DataError, on all ranks, where a run began with other images, or as check_ranks.
+    """
+    here, before = check_ranks(dataset, ranks), ranks.first_says(lambda: known_images(folder))
     if before is not None and before != here:
         raise DataError(
             f"{dataset.name}: the images are not those that {folder} was begun with ({difference(before, here)}); put "
             "those back, or start a new run with another --out"
         )
+    return here
 
 
 def check_same_test(dataset: Dataset, teacher: RunFolder) -> None:

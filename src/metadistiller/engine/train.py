@@ -16,7 +16,7 @@ from .checkpoint import Checkpoint, Progress, identity, load_weights, newest_val
 from .evaluate import Evaluation, evaluate
 from .products import write_products
 from .profile import stopwatch_of
-from .same_images import check_ranks, check_same_images
+from .same_images import check_same_images
 from .start import load_start
 from .step import Job, Stepper
 from .stopping import Stopped
@@ -67,8 +67,7 @@ def train(
 
 def _train(run: "_Run", command: str, changed: Mapping[str, Any]) -> dict[str, Any]:
     job, folder = run.job, run.folder
-    images = check_ranks(job.dataset, job.ranks)
-    check_same_images(job.dataset, folder, job.ranks)
+    images = check_same_images(job.dataset, folder, job.ranks)
     progress = run.restore()
     begun = bool(progress.epoch or progress.step)
     environment = {**job.machine.describe(), "ranks": job.ranks.world}
