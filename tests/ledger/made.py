@@ -31,6 +31,14 @@ RECORD = Record(
     date="2026-11-22T14:03:05Z",
 )
 IMAGES = Images(train=50_000, test=10_000, classes=100, train_sha256="0" * 64, test_sha256="1" * 64)
+SETTINGS: dict[str, Any] = {
+    "data": {"name": "cifar100", "train_per_class": None},
+    "model": {"name": "resnet18", "width": None},
+    "method": {"name": "kd", "alpha": 0.7},
+    "teacher": {"name": "resnet152", "width": None},
+    "optim": {"lr": 0.1, "milestones": [0.5, 0.75]},
+    "batch_size": 128,
+}
 FIRST = TargetsAt(
     epoch=0,
     generator_steps=391,

@@ -18,7 +18,7 @@ from metadistiller.errors import LedgerError
 from metadistiller.ledger import Record, _file, append, identity, locked, read
 from metadistiller.records import write_json
 
-from .made import FIRST, IMAGES, LAST, RECORD
+from .made import FIRST, IMAGES, LAST, RECORD, SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,8 @@ from .made import FIRST, IMAGES, LAST, RECORD
         replace(RECORD, targets=(FIRST,)),
         replace(RECORD, targets=(FIRST, LAST)),
         replace(RECORD, images=IMAGES),
+        replace(RECORD, settings=SETTINGS),
+        replace(RECORD, settings={**SETTINGS, "teacher": None}),
     ],
 )
 def test_what_is_entered_is_read(path: Path, record: Record) -> None:
@@ -41,7 +43,7 @@ def test_records_stay_in_the_order_of_entry(path: Path) -> None:
     records = [replace(RECORD, seed=seed) for seed in (3, 0, 2)]
     assert [append(path, record) for record in records] == [True] * 3
     assert read(path) == records
-    assert json.loads(path.read_text())["format"] == 3
+    assert json.loads(path.read_text())["format"] == 4
 
 
 def test_a_ledger_has_a_line_for_each_run(path: Path) -> None:
@@ -54,7 +56,9 @@ def test_a_ledger_has_a_line_for_each_run(path: Path) -> None:
     assert [json.loads(line.removesuffix(",")) for line in after[-4:-2]] == json.loads(path.read_text())["runs"]
 
 
-@pytest.mark.parametrize(("old", "later"), [(1, ("targets", "images")), (2, ("images",))])
+@pytest.mark.parametrize(
+    ("old", "later"), [(1, ("targets", "images", "settings")), (2, ("images", "settings")), (3, ("settings",))]
+)
 def test_a_ledger_of_an_older_format_is_read_and_goes_on_in_the_newest(
     path: Path, old: int, later: tuple[str, ...]
 ) -> None:
@@ -64,9 +68,9 @@ def test_a_ledger_of_an_older_format_is_read_and_goes_on_in_the_newest(
         del whole["runs"][0][key]
     write_json(path, {**whole, "format": old})
     assert read(path) == [RECORD]
-    newer = replace(RECORD, seed=1, targets=(FIRST, LAST), images=IMAGES)
+    newer = replace(RECORD, seed=1, targets=(FIRST, LAST), images=IMAGES, settings=SETTINGS)
     assert append(path, newer)
-    assert json.loads(path.read_text())["format"] == 3
+    assert json.loads(path.read_text())["format"] == 4
     assert read(path) == [RECORD, newer]
     # A file of an older format that has what came later is none.
     write_json(path, {**json.loads(path.read_text()), "format": old})

@@ -15,7 +15,7 @@ from metadistiller.ledger import Record, append, read
 from metadistiller.ledger._record import MOST_EPOCHS
 from metadistiller.records import write_json
 
-from .made import FIRST, IMAGES, LAST, RECORD
+from .made import FIRST, IMAGES, LAST, RECORD, SETTINGS
 
 
 def runs(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
@@ -33,13 +33,13 @@ def of(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "a newer format": (lambda whole: {**whole, "format": 4}, "has format 4, this version reads 1 to 3"),
+    "a newer format": (lambda whole: {**whole, "format": 5}, "has format 5, this version reads 1 to 4"),
     "no format": (lambda whole: {"runs": whole["runs"]}, "no ledger: it has no format"),
     "a list": (lambda whole: whole["runs"], "no ledger"),
-    "no runs": (lambda whole: {"format": 3}, "not format and a list of runs"),
-    "runs by name": (lambda whole: {"format": 3, "runs": {}}, "not format and a list of runs"),
+    "no runs": (lambda whole: {"format": 4}, "not format and a list of runs"),
+    "runs by name": (lambda whole: {"format": 4, "runs": {}}, "not format and a list of runs"),
     "more beside the runs": (lambda whole: {**whole, "notes": ""}, r"holds \['format', 'notes', 'runs'\]"),
-    "a number as a run": (lambda whole: {"format": 3, "runs": [3]}, "run 0 is 3, not a record"),
+    "a number as a run": (lambda whole: {"format": 4, "runs": [3]}, "run 0 is 3, not a record"),
     "an unknown field": (of("top5", 90.0), "run 0 has unknown keys: top5"),
     "a missing field": (runs(lambda run: run.pop("seconds")), "run 0 has missing keys: seconds"),
     "a field of the wrong type": (of("epochs", "200"), "run 0: epochs is '200'"),
@@ -96,9 +96,19 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
             ("test_sha256", None),
         )
     },
+    **{
+        f"settings {told}": (of("settings", value), "run 0: settings is")
+        for told, value in (
+            ("that are none", {}),
+            ("without a network", {key: value for key, value in SETTINGS.items() if key != "model"}),
+            ("with a method without a name", {**SETTINGS, "method": {"alpha": 0.7}}),
+            ("with a teacher without a name", {**SETTINGS, "teacher": {}}),
+            ("that do not say whether there was a teacher", {**SETTINGS, "teacher": 0}),
+        )
+    },
     "another's id": (of("id", "0" * 16), "run 0 has the id 0000000000000000, its settings make"),
     "another's settings": (of("seed", 7), "run 0 has the id"),
-    "a run twice": (lambda whole: {"format": 3, "runs": whole["runs"] * 2}, "run 1 is there already"),
+    "a run twice": (lambda whole: {"format": 4, "runs": whole["runs"] * 2}, "run 1 is there already"),
 }
 
 

@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from metadistiller.engine.train import train
 from metadistiller.engine.watch import Lines
 from metadistiller.errors import CheckpointError
 from metadistiller.ledger import Hardware, Record, TeacherRun, append, read, record_of
+from metadistiller.ledger._run import NOT_OVERRIDES
 from metadistiller.records import RunFolder, source_commit, write_json
 
 from .made import ENVIRONMENT, IMAGES, TAUGHT, finished
@@ -51,7 +54,20 @@ def test_a_record_holds_what_the_folder_holds(tmp_path: Path, kd: Config) -> Non
         peak_memory_mb=512.0,
         date="2026-11-22T14:03:05Z",
         images=IMAGES,
+        settings=trained(kd.as_dict()),
     )
+
+
+def trained(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run on public data those that do not say where, how, how long and with which seed."""
+    kept: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            kept[key] = {inner: item for inner, item in value.items() if f"{key}.{inner}" not in NOT_OVERRIDES}
+        elif key not in NOT_OVERRIDES:
+            kept[key] = value
+    del kept["data"]["root"]
+    return kept
 
 
 def test_a_run_from_before_the_record_of_its_images_has_none(tmp_path: Path, kd: Config) -> None:

@@ -335,7 +335,7 @@ def test_the_command_knows_what_a_folder_is(
     for name in ("write", "write_several", "write_comparison", "write_evidence"):
         monkeypatch.setattr(report, name, lambda *given, name=name: asked.append((name, *given)) or "page")
     (tmp_path / "ledger").mkdir()
-    (tmp_path / "ledger" / "ledger.json").write_text("{}")
+    (tmp_path / "ledger" / "ledger.json").write_text('{"format": 1, "runs": []}')
     folder, run = str(compared(tmp_path / "out")), str(fake_run(exits=[]).path)
     for words in ([run], [run, "--out", "x.html"], [run, run], [folder], [str(tmp_path / "ledger")]):
         assert cli.main(["report", *words]) == 0

@@ -189,6 +189,10 @@ def report(words: list[str]) -> None:
     elif (Path(first) / "ledger.json").exists():
         if given.out:
             raise ConfigError(f"the page of a ledger is README.md beside it; leave --out {given.out} out")
+        from ..entering import renew
+
+        for left in renew(Path(first)):
+            print(f"told as when it was entered: {left}")
         print(pages.write_evidence(first))
     elif (Path(first) / "compare.json").exists():
         print(pages.write_comparison(first, given.out))

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,6 +79,31 @@ def append(path: str | Path, record: Record) -> bool:
             )
         write_text(path, _text((*records, record)))
     return True
+
+
+def rewrite(path: str | Path, change: Callable[[Record], Record]) -> None:
+    """Put another record in the place of each, all or none; the file is touched only where one is another.
+
+    Args:
+        change: from a record to what stands there instead, which may be itself.
+    Raises: LedgerError as `append`, and where two records would be one by their ids.
+    """
+    path = Path(path)
+    with locked(path):
+        records = read(path)
+        changed = [change(record) for record in records]
+        if changed == records:
+            return
+        found: dict[str, Record] = {}
+        for record in changed:
+            if record.id in found:
+                raise LedgerError(
+                    f"{path} would have two runs of {record.recipe} with seed {record.seed} over {record.epochs} "
+                    f"epochs and the same settings, finished {found[record.id].date} and {record.date}; take one of "
+                    "them out"
+                )
+            found[record.id] = record
+        write_text(path, _text(changed))
 
 
 def _differ_in_images(one: Record, other: Record) -> bool:

@@ -102,6 +102,9 @@ class Record:
         targets: its soft targets over training, at most 12 epochs; None for a method without, and for a run that was
             entered before they were.
         images: what it was trained and tested on; None for a run that does not say so.
+        settings: all that says what was trained, nested as config.yaml has it, which `overrides` are made of anew where
+            a recipe has changed since; a file or folder by its last name alone. None for a run that was entered before
+            they were.
     """
 
     recipe: str
@@ -125,6 +128,7 @@ class Record:
     date: str
     targets: tuple[TargetsAt, ...] | None = None
     images: Images | None = None
+    settings: Mapping[str, Any] | None = None
 
     @property
     def id(self) -> str:
@@ -234,6 +238,14 @@ def _is_curve(value: Any) -> bool:
     return isinstance(value, list) and 1 <= len(value) <= MOST_EPOCHS and all(isinstance(item, dict) for item in value)
 
 
+def _is_settings(value: Any) -> bool:
+    if not isinstance(value, dict) or "teacher" not in value:
+        return False
+    members = [value.get(family) for family in ("data", "model", "method")]
+    teacher = [] if value["teacher"] is None else [value["teacher"]]
+    return all(isinstance(member, dict) and _is_text(member.get("name")) for member in (*members, *teacher))
+
+
 def _or_none(check: "_Check") -> "_Check":
     return lambda value: value is None or check(value)
 
@@ -278,10 +290,11 @@ _RECORD: Mapping[str, _Check] = {
     "date": lambda value: isinstance(value, str) and _DATE.fullmatch(value) is not None,
     "targets": lambda value: value is None or _is_curve(value),
     "images": lambda value: value is None or isinstance(value, dict),
+    "settings": lambda value: value is None or _is_settings(value),
 }
 # The format of a ledger that has all of them, and of the first that had each that came later.
-FORMAT = 3
-_SINCE = {"targets": 2, "images": 3}
+FORMAT = 4
+_SINCE = {"targets": 2, "images": 3, "settings": 4}
 _IMAGES: Mapping[str, _Check] = {
     "train": _is_length,
     "test": _is_length,

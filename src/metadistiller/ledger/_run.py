@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -54,8 +54,9 @@ def record_of(
     """
     if not folder.finished:
         raise CheckpointError(f"{folder} is not finished; finish it with 'metadistiller resume {folder}'")
-    result, settings, events = read_json(folder.result), folder.read_config(), list(folder.read_events())
+    result, written, events = read_json(folder.result), folder.read_config(), list(folder.read_events())
     try:
+        settings = _trained(written)
         started = [event for event in events if event["event"] in ("start", "resume")]
         teachers = [event for event in events if event["event"] == "teacher"]
         environment = started[-1]["environment"]
@@ -83,14 +84,42 @@ def record_of(
             seconds=result["seconds"],
             peak_memory_mb=result["peak_memory_mb"],
             date=finished.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            targets=targets_of(_rows(folder), events, settings),
+            targets=targets_of(_rows(folder), events, written),
             images=None if images is None else _taken(Images, images),
+            settings=settings,
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder} does not hold what a finished run writes ({type(error).__name__}: {error}); "
             "it was damaged or edited"
         ) from None
+
+
+def relative_to(record: Record, config: Config, *, own: Config | None = None) -> Record:
+    """The same record, with what differs from these settings as its overrides: the recipe's as they are now.
+
+    Args:
+        record: one with settings.
+        config, own: as for record_of.
+    Raises: LedgerError as there.
+    """
+    assert record.settings is not None
+    changed = _overrides(record.settings, config.as_dict(), (own or config).as_dict())
+    return replace(record, overrides=changed, paper_epochs=config.epochs)
+
+
+def _trained(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of config.yaml what says what was trained, in the same nesting, without the way to a file or folder."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            inner = of_training({f"{key}.{name}": item for name, item in value.items()})
+            found[key] = {name.removeprefix(f"{key}."): _named(item, name in _PATHS) for name, item in inner.items()}
+        elif key not in NOT_OVERRIDES:
+            found[key] = _named(value, key in _PATHS)
+    if is_same_everywhere(found["data"]["name"]):
+        found["data"].pop("root", None)
+    return found
 
 
 def _rows(folder: RunFolder) -> list[dict[str, str]]:
@@ -122,6 +151,9 @@ def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any], own: Mapping[s
     """What differs, by dotted name, sorted: of another member than the recipe's its name, and what differs from its own
     defaults. A setting that the run does not have yet, being older, is what was done before it came (BEFORE), or null
     where that is not known.
+
+    Args:
+        run: as _trained leaves them.
     """
     found: dict[str, Any] = {}
     for key in sorted({*run, *recipe}):
@@ -146,10 +178,9 @@ def _overrides(run: Mapping[str, Any], recipe: Mapping[str, Any], own: Mapping[s
                 )
             value = ours.get(inner, BEFORE.get(f"{key}.{inner}"))
             found |= {f"{key}.{inner}": value} if value != defaults.get(inner) else {}
-    data = run["data"]["name"]
-    if is_same_everywhere(data):
+    if is_same_everywhere(run["data"]["name"]):
         found.pop("data.root", None)
-    return {key: _named(value, key in _PATHS) for key, value in sorted(of_training(found).items())}
+    return dict(sorted(of_training(found).items()))
 
 
 def _named(value: Any, is_path: bool = False) -> Any:
