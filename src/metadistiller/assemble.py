@@ -17,6 +17,7 @@ from .config import Choice, Config, Teacher
 from .data import Dataset, class_weights
 from .engine import machine as machines
 from .engine.answers import answers
+from .engine.bfloat16 import REMEDY, miscomputed
 from .engine.checkpoint import identity, load_weights, newest_valid
 from .engine.evaluate import Evaluation, evaluate
 from .engine.examples import soft_target_examples
@@ -47,9 +48,10 @@ def assemble(
         ranks: that train it together, each with a job of its own.
         begun: whether the run has begun, perhaps before its memory format was known to damage memory; then it goes on
             contiguous, as a new one does that leaves its format open.
-    Raises: ConfigError, also where the memory format that was asked for damages memory.
+    Raises: ConfigError, also where the memory format that was asked for damages memory, and where the processor gets a
+        layer wrong in the precision that was asked for, or that the run began in.
     """
-    asked = config.memory_format
+    given = config
     config = machines.resolve_together(written_out(config), ranks)
     machine = machines.Machine.of(config)
     if teacher is not None:
@@ -57,7 +59,7 @@ def assemble(
     weights = class_weights(dataset.train.labels, dataset.num_classes, config.class_weights)
     method = build_method(config, dataset, teacher, None if weights is None else weights.to(machine.device), ranks)
     if machine.channels_last and damages_memory(method, machine.device):
-        if begun or asked == "auto":
+        if begun or given.memory_format == "auto":
             # Of a second network, such as dml's, nobody knew when the fastest format was measured.
             return assemble(replace(config, memory_format="contiguous"), dataset, teacher, ranks=ranks)
         raise ConfigError(
@@ -65,6 +67,16 @@ def assemble(
             "memory (strided 1x1 convolutions of fewer than 16 channels); take auto or contiguous, or a wider network"
         )
     machine.place(method)
+    if machine.bfloat16 and machine.device.type == "cpu":
+        share = -(-config.batch_size // ranks.world)
+        wrong = miscomputed(method, dataset.size, batch_size=share, channels_last=machine.channels_last)
+        if ranks.any(wrong is not None):
+            if given.precision == "auto":
+                return assemble(replace(given, precision="float32"), dataset, teacher, ranks=ranks, begun=begun)
+            where = wrong or "on another rank"
+            raise ConfigError(
+                f"precision is 'bfloat16', and this processor gets a layer wrong in it, {where}; {REMEDY}"
+            )
     return Job(config, dataset, training_batches(config, dataset, machine, ranks), method, machine, ranks)
 
 

@@ -19,6 +19,7 @@ from ..data import seeded
 from ..errors import ConfigError
 from ..ranks import ALONE, Ranks, local_device
 from ..records import source_commit
+from .bfloat16 import is_faulty
 from .formats import CANDIDATES, Formats, fastest
 
 
@@ -33,12 +34,15 @@ def processor_name() -> str:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether matrix units for bfloat16 are there; without them it is slower than float32 (pytorch issue 118499)."""
+    """Whether matrix units for bfloat16 are there, and right; without them it is slower than float32 (pytorch issue
+    118499).
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # Younger than the oldest torch that we support; without it we cannot know, and float32 is never wrong.
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(flag) for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    there = any(capabilities.get(flag) for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    return there and not is_faulty()
 
 
 def resolve(config: Config) -> Config:
