@@ -25,7 +25,7 @@ from .engine.export import shows_alike
 from .engine.formats import damages_memory
 from .engine.same_images import check_ranks, check_same_images, check_same_test
 from .engine.start import load_start
-from .engine.step import Job, training_batches
+from .engine.step import Job, largest_batch, training_batches
 from .engine.teacher import check_kept, finished_teacher, keep_teacher, load_teacher
 from .engine.trackers import Tracking, check_trackers
 from .engine.train import Watcher
@@ -68,7 +68,7 @@ def assemble(
         )
     machine.place(method)
     if machine.bfloat16 and machine.device.type == "cpu":
-        share = -(-config.batch_size // ranks.world)
+        share = -(-largest_batch(config, method) // ranks.world)
         wrong = miscomputed(method, dataset.size, batch_size=share, channels_last=machine.channels_last)
         if ranks.any(wrong is not None):
             if given.precision == "auto":

@@ -197,3 +197,9 @@ def test_where_bfloat16_is_asked_for_a_run_does_not_begin_nor_go_on(
         train(config, f"{tmp_path}/run", quiet=True)
     # Of a method without exits nothing is wrong.
     assert assemble(replace(config, method=Choice(name="plain")), dataset).machine.bfloat16
+    # A held-out batch may be larger than the others, and a fault begin there.
+    processor(lambda layer, output: -output if len(output) >= 24 else output)
+    assert assemble(config, dataset).machine.bfloat16
+    options = {**config.method.options, "heldout_batch_size": 24}
+    with pytest.raises(ConfigError, match="of an input of 24 x 3 x"):
+        assemble(replace(config, method=Choice(name="metadistiller", options=options)), dataset)

@@ -56,7 +56,7 @@ def miscomputed(method: Method, size: tuple[int, int], *, batch_size: int, chann
     Args:
         method: on the processor; it stays as it is.
         size: height and width of the images.
-        batch_size: of the steps: which code computes a layer depends on it.
+        batch_size: the largest of a step: which code computes a layer depends on it, and faults begin at some size.
         channels_last: whether the images are.
     Returns: None where all are right.
     """

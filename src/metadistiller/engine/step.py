@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..data import Batches, Dataset, Mixing, Stream, Train, augmented, share_of, total_of
+from ..data import Batches, Dataset, Disjoint, Halves, Mixing, Stream, Train, augmented, share_of, total_of
 from ..methods import Losses, Method, Objective
 from ..nn import Synchronised, body_parameters, frozen_modules
 from ..ranks import ALONE, Ranks
@@ -48,6 +48,17 @@ def training_batches(config: Config, dataset: Dataset, machine: Machine, ranks: 
         heldout_share=config.heldout_share,
         ranks=ranks,
     )
+
+
+def largest_batch(config: Config, method: Method) -> int:
+    """Images of the largest batch that an objective asks for in any epoch, of all ranks together."""
+    sizes = [config.batch_size]
+    for epoch in range(config.epochs):
+        for objective in method.objectives(epoch):
+            match objective.stream:
+                case Halves(heldout_batch_size=int(size)) | Disjoint(batch_size=int(size)):
+                    sizes.append(size)
+    return max(sizes)
 
 
 class Stepper:
