@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from metadistiller.engine.bfloat16 import is_faulty
 from metadistiller.meta import directional_derivatives
 from metadistiller.meta._forward_mode import Kept, _Rules, dual, forward_mode, tangent
 
@@ -231,6 +232,8 @@ def test_a_network_runs_forward_under_autocast(training: bool, monkeypatch: pyte
 
 @pytest.mark.parametrize("network", ["resnet10", "wrn10_1"])
 def test_exits_run_forward_under_autocast(network: str) -> None:
+    if network == "wrn10_1" and is_faulty():
+        pytest.skip("this processor gets a layer of its exits wrong in bfloat16, in any mode; no run is trained so")
     s = scene(NETWORKS[network], dtype=torch.float32)
     direction = {name: torch.randn_like(value) for name, value in s.student.named_parameters()}
     full = directional_derivatives(s.student, direction, s.train_batch[0], temperature=1.0)
