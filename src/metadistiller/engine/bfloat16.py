@@ -80,9 +80,9 @@ def _convolutions(method: Method, images: Tensor) -> list[tuple[Convolution, tup
     """Each with the shape of its input; once for every shape that it gets."""
     found: dict[tuple[Convolution, tuple[int, ...]], None] = {}
 
-    def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def note(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         assert isinstance(layer, Convolution)
-        found[layer, tuple(inputs[0].shape)] = None
+        found[layer, tuple((*inputs, *named.values())[0].shape)] = None
 
     with _hooked(method, note), method.evaluating(), torch.no_grad():
         method.exits(images)
@@ -95,9 +95,9 @@ def _convolutions(method: Method, images: Tensor) -> list[tuple[Convolution, tup
 
 
 @contextmanager
-def _hooked(method: Method, note: Callable[[nn.Module, tuple[Any, ...]], None]) -> Iterator[None]:
+def _hooked(method: Method, note: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
     layers = [layer for layer in method.modules() if isinstance(layer, Convolution)]
-    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     try:
         yield
     finally:
