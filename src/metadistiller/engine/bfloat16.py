@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd as Convolution
 
+from ..data import seeded
 from ..methods import Method
 from ..nn import Backbone
 
@@ -40,8 +41,7 @@ _right: set[tuple[str, tuple[int, ...], bool, int]] = set()
 @cache
 def is_faulty() -> bool:
     """Whether this processor gets a strided layer of some exit wrong in bfloat16, so that it is not taken unasked."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0, "bfloat16"):
         layers = [nn.Conv2d(each, each, kernel, stride=kernel) for each in CHANNELS for kernel in KERNELS]
         return any(not _furthest_off(each, (1, each.in_channels, SIDE, SIDE), False) <= TOLERANCE for each in layers)
 
@@ -60,8 +60,7 @@ def miscomputed(method: Method, size: tuple[int, int], *, batch_size: int, chann
         channels_last: whether the images are.
     Returns: None where all are right.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0, "bfloat16"):
         for layer, shape in _convolutions(method, torch.randn(PROBE, 3, *size)):
             whole = (shape[0] * batch_size // PROBE, *shape[1:])
             # Other threads, other code.
